@@ -1,0 +1,1 @@
+"""What the work cost: tracker and ledger."""

@@ -1,0 +1,1 @@
+"""Datasets, tiles and the datamodule."""

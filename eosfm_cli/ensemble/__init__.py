@@ -1,0 +1,1 @@
+"""Frozen specialists as one encoder."""

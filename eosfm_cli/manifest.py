@@ -1,0 +1,154 @@
+"""What an ensemble or model file says about itself: JSON in the safetensors header.
+
+Reading it takes the standard library alone, so that files can be inspected without torch.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from eosfm_cli.errors import BundleError
+from eosfm_cli.recipe import BandStatistics, ClassSpec, Fusion, Normalize, Task
+
+METADATA_KEY = "eosfm"
+_LONGEST_HEADER = 100_000_000
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class SpecialistInfo(_Value):
+    """What one specialist is, expects and has cost."""
+
+    name: str
+    backbone: str
+    """A timm model, without the `timm_` that TerraTorch puts before it."""
+    in_chans: int
+    bands: tuple[str, ...] | None = None
+    """Common names in input order; `None` for files that only count channels."""
+    statistics: dict[str, BandStatistics] | None = None
+    recipe: str | None = None
+    task: str | None = None
+    classes: tuple[str, ...] = ()
+    metrics: dict[str, float] = {}
+    parameters: int = 0
+    licence: str | None = None
+    seconds: float | None = None
+    energy_kwh: float | None = None
+    emissions_kg: float | None = None
+    run: str | None = None
+
+
+class EnsembleManifest(_Value):
+    """The header of an ensemble file."""
+
+    format: Literal["eosfm-ensemble"] = "eosfm-ensemble"
+    version: Literal[1] = 1
+    created: str = ""
+    eosfm: str = ""
+    specialists: tuple[SpecialistInfo, ...]
+
+
+class EncoderInfo(_Value):
+    """How a model's ensemble encoder is put together."""
+
+    fusion: Fusion
+    normalize: Normalize
+    top_k: int | None = None
+    scores: dict[str, float] = {}
+    """Specialist -> gate score at the end of the search, of all that were searched."""
+
+
+class DecoderInfo(_Value):
+    """The TerraTorch decoder on top."""
+
+    name: str
+    arguments: dict[str, object] = {}
+
+
+class ModelManifest(_Value):
+    """The header of a fitted model: all that `predict` needs beside the tensors."""
+
+    format: Literal["eosfm-model"] = "eosfm-model"
+    version: Literal[1] = 1
+    created: str = ""
+    eosfm: str = ""
+    recipe: str
+    title: str
+    task: Task
+    bands: tuple[str, ...]
+    """Common names in the order of the input."""
+    statistics: dict[str, BandStatistics]
+    """Band -> mean and standard deviation in the units of the data it was fitted on."""
+    classes: tuple[ClassSpec, ...]
+    ignore_index: int
+    tile_size: int
+    encoder: EncoderInfo
+    specialists: tuple[SpecialistInfo, ...]
+    decoder: DecoderInfo
+    metrics: dict[str, float] = {}
+    licence: str | None = None
+    seconds: float | None = None
+    energy_kwh: float | None = None
+    """Of fitting alone; the specialists carry their own."""
+    emissions_kg: float | None = None
+
+
+def read_header(path: Path) -> dict[str, object]:
+    """The JSON header of a safetensors file, read without any library.
+
+    Raises:
+        BundleError: The file is missing, cut short, or no safetensors file.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
+            if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
+                raise ValueError("its header does not fit into the file")
+            header = json.loads(file.read(length))
+        if not isinstance(header, dict):
+            raise ValueError("its header is no mapping")
+        end = max((t["data_offsets"][1] for k, t in header.items() if k != "__metadata__"), default=0)
+        if size < 8 + length + end:
+            raise ValueError("it is cut short")
+    except FileNotFoundError:
+        raise BundleError(f"There is no file {path}.") from None
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise BundleError(
+            f"{path} is no usable safetensors file: {error}.",
+            hint="Export or copy it again; the file may be damaged or of another kind.",
+        ) from None
+    return header
+
+
+def read_manifest(path: Path) -> EnsembleManifest | ModelManifest:
+    """The manifest of an ensemble or model file, from its header alone.
+
+    Raises:
+        BundleError: The file is damaged, or eosfm did not write it.
+    """
+    metadata = read_header(path).get("__metadata__") or {}
+    try:
+        raw = json.loads(metadata[METADATA_KEY])
+        kind = raw["format"]
+        return {"eosfm-ensemble": EnsembleManifest, "eosfm-model": ModelManifest}[
+            kind
+        ].model_validate(raw)
+    except (KeyError, TypeError, ValueError, ValidationError) as error:
+        raise BundleError(
+            f"{path} holds no eosfm manifest that this version reads ({type(error).__name__}).",
+            hint="Was it written by `eosfm export` or `eosfm fit-ensemble`?",
+        ) from None
+
+
+def to_metadata(manifest: EnsembleManifest | ModelManifest) -> dict[str, str]:
+    """The safetensors metadata that carries a manifest."""
+    return {METADATA_KEY: manifest.model_dump_json(exclude_none=True)}

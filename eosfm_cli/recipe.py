@@ -1,0 +1,675 @@
+"""Recipes: what a dataset is and how to train on it, as YAML.
+
+A recipe file describes one dataset. Its `variants` are partial recipes laid over it; `sen12ms-rgb`
+is variant `rgb` of `sen12ms.yaml`, and the bare name is the `default_variant`. Every message about
+a recipe gives file, line, key and the nearest valid word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from eosfm_cli.bands import BANDS, SENSORS, band_name, nearest_word
+from eosfm_cli.errors import RecipeError, UsageError
+
+# --------------------------------------------------------------------------- values
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _check_band(name: str) -> str:
+    if name in BANDS:
+        return name
+    near = nearest_word(name.lower(), BANDS)
+    raise ValueError(f"unknown band {name!r}" + (f", did you mean {near!r}?" if near else ""))
+
+
+def _check_unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"named twice: {', '.join(twice)}")
+    return names
+
+
+def _check_colour(text: str) -> str:
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise ValueError(f"a colour is written '#rrggbb' (in quotes), not {text!r}")
+    return text.lower()
+
+
+def _check_path_template(text: str) -> str:
+    known = {"id", "class", "split"}
+    fields = re.findall(r"\{(\w*)\}", text)
+    for field in fields:
+        if field not in known:
+            near = nearest_word(field, known) or "id"
+            raise ValueError(f"unknown field {{{field}}}, did you mean {{{near}}}?")
+    if "id" not in fields:
+        raise ValueError("a path needs {id} where the file's own name stands, as in 'images/{id}.tif'")
+    if Path(text).is_absolute() or ".." in Path(text).parts:
+        raise ValueError("a path is relative to the dataset's root and stays inside it")
+    return text
+
+
+Bands = Annotated[tuple[Annotated[str, AfterValidator(_check_band)], ...], AfterValidator(_check_unique)]
+Colour = Annotated[str, AfterValidator(_check_colour)]
+PathTemplate = Annotated[str, AfterValidator(_check_path_template)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ImageSpec(_Spec):
+    """One raster per sample: where it is and what its bands are."""
+
+    path: PathTemplate
+    """Relative to the root, with `{id}` and, where folders say so, `{class}` and `{split}`."""
+    bands: Bands
+    """Every band of the file, in file order."""
+    sensor: str | None = None
+    """Whose own band names (`B4`) the recipe uses; Sentinel-2's if not given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _common_names(cls, raw: Any) -> Any:  # noqa: ANN401 - raw YAML
+        if not isinstance(raw, dict):
+            return raw
+        sensor = raw.get("sensor")
+        if sensor is not None and sensor not in SENSORS:
+            near = nearest_word(str(sensor), SENSORS)
+            raise ValueError(
+                f"unknown sensor {sensor!r}"
+                + (f", did you mean {near!r}?" if near else f"; known: {', '.join(SENSORS)}")
+            )
+        if isinstance(raw.get("bands"), list | tuple):
+            names = tuple(band_name(str(b), sensor) or str(b) for b in raw["bands"])
+            return {**raw, "bands": names}
+        return raw
+
+
+class MaskSpec(_Spec):
+    """One label raster per sample."""
+
+    path: PathTemplate
+    band: int = Field(1, ge=1)
+    """Which band of the file holds the labels, counted from 1."""
+    ignore: tuple[int, ...] = ()
+    """Values that mean "no label" and are left out of loss and metrics."""
+
+
+class ListSplit(_Spec):
+    """Official lists: one id per line in a text file, or the ids themselves."""
+
+    by: Literal["list"]
+    train: str | tuple[str, ...]
+    val: str | tuple[str, ...]
+    test: str | tuple[str, ...]
+
+
+class SceneSplit(_Spec):
+    """Whole scenes go to one split, so that neighbours never stand on both sides."""
+
+    by: Literal["scene"]
+    pattern: str = r"^(.*?)_"
+    """A regular expression; its first group, found in the id, is the scene."""
+    val: Fraction | tuple[str, ...] = 0.15
+    """A share of the scenes, or their names."""
+    test: Fraction | tuple[str, ...] = 0.15
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _pattern_has_a_group(self) -> SceneSplit:
+        try:
+            groups = re.compile(self.pattern).groups
+        except re.error as error:
+            raise ValueError(f"pattern is no regular expression: {error}") from None
+        if groups < 1:
+            raise ValueError("pattern needs a group in parentheses that holds the scene's name")
+        return self
+
+
+class FractionSplit(_Spec):
+    """A seeded draw of samples. Use only where samples are independent of each other."""
+
+    by: Literal["fraction"]
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+    seed: int = 0
+
+
+class FolderSplit(_Spec):
+    """Splits are folders: `{split}` stands in the paths."""
+
+    by: Literal["folder"]
+    train: str = "train"
+    val: str = "val"
+    test: str = "test"
+
+
+Split = Annotated[ListSplit | SceneSplit | FractionSplit | FolderSplit, Field(discriminator="by")]
+
+
+class DatasetSpec(_Spec):
+    """What the dataset is, where its files are, and who may use it."""
+
+    loader: Literal["folder", "mini"] = "folder"
+    """`folder` reads any layout that paths can describe; `mini` also makes its data on first use."""
+    root: str
+    """Folder of the dataset; relative to `--data-root`."""
+    images: dict[str, ImageSpec] = Field(min_length=1)
+    """Sensor (any name) -> its rasters; several are stacked, in this order."""
+    masks: MaskSpec | None = None
+    split: Split
+    homepage: str | None = None
+    licence: str | None = None
+    size: str | None = None
+    download: str | None = None
+    """How to get the data, in a sentence."""
+
+
+class ClassSpec(_Spec):
+    """One class: its name, its colour on maps, and how the labels write it."""
+
+    name: str
+    colour: Colour | None = None
+    values: tuple[int | str, ...] | None = None
+    """Values in the mask, or names of class folders; by default the class's position, or its name."""
+
+
+class BandStatistics(_Spec):
+    """Mean and standard deviation of one band, in the data's own units."""
+
+    mean: float
+    std: float = Field(gt=0)
+
+
+class TileSpec(_Spec):
+    """How big images are cut."""
+
+    size: int = Field(256, ge=32, multiple_of=32)
+    """Edge in pixels; smaller images are padded to it."""
+    stride: int | None = Field(None, ge=1)
+    """Step between tiles in pixels; the size if not given."""
+    train: Literal["random", "grid"] = "grid"
+    """How training tiles are taken; validation and test are always a grid."""
+
+
+class TrainingSpec(_Spec):
+    """What training and fitting have in common."""
+
+    epochs: int = Field(20, ge=1)
+    batch_size: int = Field(8, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    loss: Literal["ce", "dice", "focal", "lovasz", "jaccard"] = "ce"
+    decoder: str = "UperNetDecoder"
+    """A decoder of TerraTorch's registry."""
+    decoder_channels: int = Field(128, ge=8)
+    augment: bool = True
+    """Random flips and quarter turns."""
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    devices: int | Literal["auto"] = "auto"
+    workers: int = Field(2, ge=0)
+    """Processes that read data; 0 reads in the main one."""
+    seed: int = 0
+
+
+class SpecialistSpec(TrainingSpec):
+    """Training of one specialist."""
+
+    backbone: str = "convnextv2_atto"
+    """A timm model with `features_only`."""
+    pretrained: bool = False
+    """Start from timm's published weights; asks the network for them."""
+
+
+Fusion = Literal["concat", "conv1x1"]
+Normalize = Literal["batch", "layer", "none"]
+
+
+class FitSpec(TrainingSpec):
+    """Fitting the frozen ensemble to a task."""
+
+    augment: bool = False
+    ensemble: str | None = None
+    """An ensemble file; the newest export if not given."""
+    specialists: tuple[str, ...] | None = None
+    """Only these specialists."""
+    exclude: tuple[str, ...] = ()
+    """All but these specialists."""
+    fusion: Fusion = "concat"
+    normalize: Normalize = "batch"
+    top_k: int | None = Field(None, ge=1)
+    """Keep this many specialists; all if not given."""
+    search_epochs: int | None = Field(None, ge=1)
+    """Epochs with open gates before the best `top_k` are kept; half of `epochs` if not given."""
+    sparsity: float = Field(0.05, ge=0)
+    """Weight of the L1 term on open gates during the search."""
+    freeze: bool = True
+    """Keep the specialists' weights as they are."""
+
+
+Task = Literal["segmentation", "classification"]
+
+
+class Recipe(_Spec):
+    """A dataset and how to train on it, with one variant chosen and every default filled in."""
+
+    name: str
+    title: str
+    task: Task
+    dataset: DatasetSpec
+    bands: Annotated[Bands, BeforeValidator(lambda raw: _common_names(raw))] = ()
+    """The bands used, a choice of the images' bands; all of them if not given."""
+    classes: tuple[ClassSpec, ...] = Field(min_length=2)
+    ignore_index: int = Field(255, ge=0, le=255)
+    """The label that samples carry where there is none."""
+    statistics: dict[Annotated[str, AfterValidator(_check_band)], BandStatistics] | None = None
+    """Band -> mean and standard deviation; computed from the training split if not given."""
+    tile: TileSpec = TileSpec()
+    training: SpecialistSpec = SpecialistSpec()
+    fit: FitSpec = FitSpec()
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Recipe:
+        for problem in _contradictions(self):
+            raise ValueError(problem)
+        if not self.bands:
+            object.__setattr__(self, "bands", tuple(_bands_on_disk(self)))
+        return self
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by index."""
+        return tuple(c.name for c in self.classes)
+
+    def with_statistics(self, statistics: Mapping[str, BandStatistics]) -> Recipe:
+        """The same recipe with the statistics of its bands filled in."""
+        return self.model_copy(update={"statistics": dict(statistics)})
+
+    def to_yaml(self) -> str:
+        """The complete recipe as YAML that `load_recipe` reads back to an equal one."""
+        return yaml.safe_dump(
+            self.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
+        )
+
+
+def _common_names(raw: Any) -> Any:  # noqa: ANN401 - raw YAML
+    if isinstance(raw, list | tuple):
+        return tuple(band_name(str(b)) or str(b) for b in raw)
+    return raw
+
+
+def _bands_on_disk(recipe: Recipe) -> list[str]:
+    return [band for image in recipe.dataset.images.values() for band in image.bands]
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    on_disk = _bands_on_disk(recipe)
+    twice = sorted({band for band in on_disk if on_disk.count(band) > 1})
+    if twice:
+        yield f"two images of the dataset both have {', '.join(twice)}"
+    for band in recipe.bands:
+        if band not in on_disk:
+            yield f"bands: {band!r} is in no image of the dataset; there are {', '.join(on_disk)}"
+    names = list(recipe.class_names)
+    if len(set(names)) != len(names):
+        yield f"classes: a name stands there twice: {', '.join(names)}"
+    if recipe.task == "segmentation" and recipe.dataset.masks is None:
+        yield "dataset: segmentation needs masks, as in 'masks: {path: \"masks/{id}.tif\"}'"
+    if recipe.task == "classification" and not all(
+        "{class}" in image.path for image in recipe.dataset.images.values()
+    ):
+        yield "dataset: classification needs {class} in the images' paths, as in '{class}/{id}.tif'"
+    if recipe.dataset.split.by == "folder" and not all(
+        "{split}" in image.path for image in recipe.dataset.images.values()
+    ):
+        yield "dataset: 'split: {by: folder}' needs {split} in the paths, as in '{split}/{id}.tif'"
+    if recipe.ignore_index < len(recipe.classes):
+        yield f"ignore_index: {recipe.ignore_index} is the index of a class"
+    if recipe.statistics is not None:
+        for band in recipe.bands or on_disk:
+            if band not in recipe.statistics:
+                yield f"statistics: {band!r} is missing"
+
+
+# --------------------------------------------------------------------------- files and lines
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A YAML document with the line of every key."""
+
+    path: Path
+    text: str
+
+    @cached_property
+    def _root(self) -> yaml.Node | None:
+        try:
+            return yaml.compose(self.text, Loader=yaml.SafeLoader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            problem = getattr(error, "problem", None) or "not YAML"
+            raise RecipeError(f"{self.path}{line}: {problem}.") from None
+
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The document as plain values."""
+        root = self._root
+        if not isinstance(root, yaml.MappingNode):
+            raise RecipeError(f"{self.path}: a recipe is a mapping of keys to values.")
+        self._refuse_double_keys(root)
+        return yaml.safe_load(self.text)
+
+    def _refuse_double_keys(self, node: yaml.Node) -> None:
+        if isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                self._refuse_double_keys(item)
+        if not isinstance(node, yaml.MappingNode):
+            return
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise RecipeError(f"{self.path}, line {line}: {key.value!r} stands here twice.")
+            seen.add(key.value)
+            self._refuse_double_keys(value)
+
+    def line(self, where: Sequence[str | int]) -> int | None:
+        """The line of the deepest part of `where` that the document has."""
+        node, line = self._root, None
+        for part in where:
+            if isinstance(node, yaml.MappingNode):
+                hit = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+                if hit is None:
+                    continue
+                line, node = hit[0].start_mark.line + 1, hit[1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+                if part >= len(node.value):
+                    break
+                node = node.value[part]
+                line = node.start_mark.line + 1
+        return line
+
+
+def recipes_dir() -> Path:
+    """Where the shipped recipes are: inside the wheel, or in the checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Every name that a recipe answers to, variants included, in alphabetical order."""
+    return sorted(
+        name for path in sorted(recipes_dir().glob("*.yaml")) for name in _names_in(_read(path))
+    )
+
+
+def _names_in(source: _Source) -> list[str]:
+    stem = source.path.stem
+    variants = source.data.get("variants") or {}
+    return [stem, *(f"{stem}-{variant}" for variant in variants)]
+
+
+def find_recipe(name: str) -> tuple[Path, str | None]:
+    """The file and variant that a recipe's name or path stands for.
+
+    Raises:
+        RecipeError: There is no such recipe; the nearest name is offered.
+    """
+    path = Path(name)
+    if path.suffix in {".yaml", ".yml"}:
+        if path.is_file():
+            return path, None
+        stem, _, variant = path.stem.rpartition("-")
+        if stem and path.with_stem(stem).is_file():
+            return path.with_stem(stem), variant
+        raise RecipeError(f"There is no file {name}.", hint="`eosfm recipes list` shows what is there.")
+    for path in sorted(recipes_dir().glob("*.yaml"), key=lambda p: -len(p.stem)):
+        if name == path.stem:
+            return path, None
+        if name.startswith(f"{path.stem}-"):
+            return path, name.removeprefix(f"{path.stem}-")
+    near = nearest_word(name, recipe_names())
+    raise RecipeError(
+        f"There is no recipe {name!r}." + (f" Did you mean {near!r}?" if near else ""),
+        hint="`eosfm recipes list` shows all; a path to a YAML file works too.",
+    )
+
+
+def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe by name (`sen12ms-rgb`) or path, with dotted keys laid over it.
+
+    Args:
+        name: A shipped recipe's name, with a variant or without, or a path to a YAML file; of a
+            file of one's own, `mine-rgb.yaml` is variant `rgb` of `mine.yaml`.
+        overrides: `{"training.epochs": 5}`, as `--set` and the options give them.
+
+    Raises:
+        RecipeError: The recipe has errors; all of them are listed with their lines.
+        UsageError: An override names an unknown key.
+    """
+    path, variant = find_recipe(name)
+    source = _read(path)
+    return _build(source, variant, overrides or {})
+
+
+def _read(path: Path) -> _Source:
+    try:
+        return _Source(path, path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"Cannot read {path}: {error}.") from None
+
+
+def _build(source: _Source, variant: str | None, overrides: Mapping[str, Any]) -> Recipe:
+    data = dict(source.data)
+    variants = data.pop("variants", None) or {}
+    default = data.pop("default_variant", None)
+    chosen = variant or default
+    if chosen is not None and chosen not in variants:
+        near = nearest_word(chosen, variants)
+        line = source.line(["default_variant"] if variant is None else ["variants"])
+        raise RecipeError(
+            f"{source.path}{f', line {line}' if line else ''}: there is no variant {chosen!r}."
+            + (f" Did you mean {near!r}?" if near else ""),
+            hint=f"Variants: {', '.join(variants) or 'none'}.",
+        )
+    prefix: tuple[str | int, ...] = ()
+    if chosen is not None:
+        prefix = ("variants", chosen)
+        data = _merged(data, variants[chosen] or {})
+    data.setdefault("name", f"{source.path.stem}-{variant}" if variant else source.path.stem)
+    for key, value in overrides.items():
+        _set(data, key, value)
+    try:
+        return Recipe.model_validate(data)
+    except ValidationError as error:
+        raise _explained(error, source, prefix, overrides) from None
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid over it: mappings merge, anything else replaces."""
+    both = dict(base)
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(both.get(key), dict):
+            both[key] = _merged(both[key], value)
+        else:
+            both[key] = value
+    return both
+
+
+def _set(data: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - raw YAML
+    *parents, last = key.split(".")
+    for part in parents:
+        child = data.get(part)
+        data[part] = dict(child) if isinstance(child, dict) else {}
+        data = data[part]
+    data[last] = value
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
+    """Read `--set key=value` pairs; values are YAML.
+
+    Raises:
+        UsageError: A pair has no `=`, or its value is no YAML.
+    """
+    overrides = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set takes key=value, not {pair!r}.", hint="As in --set tile.size=128")
+        try:
+            overrides[key.strip()] = _numeric(yaml.safe_load(value))
+        except yaml.YAMLError:
+            raise UsageError(f"--set {key}: {value!r} is no YAML value.") from None
+    return overrides
+
+
+def _numeric(value: Any) -> Any:  # noqa: ANN401 - raw YAML
+    """YAML 1.1 reads `1e-4` as text; people mean a number."""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        return float(value)
+    return value
+
+
+# --------------------------------------------------------------------------- messages
+
+
+def _explained(
+    error: ValidationError,
+    source: _Source,
+    prefix: tuple[str | int, ...],
+    overrides: Mapping[str, Any],
+) -> UsageError:
+    lines = []
+    for problem in error.errors():
+        where = tuple(part for part in problem["loc"] if part not in _UNION_TAGS)
+        key = ".".join(map(str, where))
+        lines.append(f"{_place(source, prefix, where, overrides)}{_said(problem, key)}")
+    return RecipeError(
+        "\n".join(dict.fromkeys(lines)),
+        hint="`eosfm recipes show mini` prints a complete recipe to compare with.",
+    )
+
+
+_UNION_TAGS = {"list", "scene", "fraction", "folder", "tuple[str, ...]", "float", "str", "int"}
+
+
+def _place(
+    source: _Source,
+    prefix: tuple[str | int, ...],
+    where: tuple[str | int, ...],
+    overrides: Mapping[str, Any],
+) -> str:
+    key = ".".join(map(str, where))
+    for given in overrides:
+        if key == given or key.startswith(f"{given}.") or given.startswith(f"{key}.") and key:
+            return f"--set {given}: "
+    in_variant = source.line([*prefix, *where]) if prefix else None
+    top_of_variant = source.line(prefix) if prefix else None
+    line = in_variant if in_variant not in (None, top_of_variant) else source.line(where)
+    return f"{source.path}, line {line}: " if line else f"{source.path}: "
+
+
+def _said(problem: Mapping[str, Any], key: str) -> str:
+    kind, context = problem["type"], problem.get("ctx") or {}
+    if kind == "extra_forbidden":
+        *parents, last = (part for part in problem["loc"])
+        near = nearest_word(str(last), _keys_at(parents))
+        return f"unknown key {key!r}" + (f", did you mean {near!r}?" if near else ".")
+    if kind == "missing":
+        return f"{key!r} is missing."
+    if kind in {"literal_error", "union_tag_invalid"}:
+        expected = re.findall(r"'([^']*)'", context.get("expected") or context.get("expected_tags"))
+        given = context.get("tag", problem["input"])
+        near = nearest_word(str(given), expected)
+        return f"{key}: {given!r} is not one of {', '.join(expected)}" + (
+            f"; did you mean {near!r}?" if near else "."
+        )
+    if kind == "union_tag_not_found":
+        return f"{key}: 'by' is missing; one of list, scene, fraction, folder."
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: {message}" if key else message
+
+
+def _keys_at(parents: Sequence[str | int]) -> list[str]:
+    """The keys that are valid at a place of the recipe."""
+    if not parents:
+        return [*Recipe.model_fields, "variants", "default_variant"]
+    spots: dict[str, type[_Spec]] = {
+        "dataset": DatasetSpec,
+        "images": ImageSpec,
+        "masks": MaskSpec,
+        "classes": ClassSpec,
+        "statistics": BandStatistics,
+        "tile": TileSpec,
+        "training": SpecialistSpec,
+        "fit": FitSpec,
+        "list": ListSplit,
+        "scene": SceneSplit,
+        "fraction": FractionSplit,
+        "folder": FolderSplit,
+    }
+    found = next((spots[part] for part in reversed(parents) if part in spots), Recipe)
+    return list(found.model_fields)
+
+
+# --------------------------------------------------------------------------- listing
+
+
+@dataclass(frozen=True)
+class RecipeSummary:
+    """A line of `eosfm recipes list`."""
+
+    name: str
+    title: str
+    task: str
+    sensors: tuple[str, ...]
+    bands: int
+    classes: int
+    licence: str | None
+
+
+def list_recipes(*, task: str | None = None, sensor: str | None = None) -> list[RecipeSummary]:
+    """Summaries of the shipped recipes, filtered by task and by a sensor's name or kind."""
+    summaries = [_summary(load_recipe(name)) for name in recipe_names()]
+    return [
+        summary
+        for summary in summaries
+        if (task is None or summary.task == task)
+        and (sensor is None or any(sensor.lower() in s for s in summary.sensors))
+    ]
+
+
+def _summary(recipe: Recipe) -> RecipeSummary:
+    images = recipe.dataset.images
+    used = [key for key, image in images.items() if set(image.bands) & set(recipe.bands)]
+    kinds = {BANDS[band].kind for band in recipe.bands}
+    sensors = dict.fromkeys([images[key].sensor or key for key in used] + sorted(kinds))
+    return RecipeSummary(
+        name=recipe.name,
+        title=recipe.title,
+        task=recipe.task,
+        sensors=tuple(sensors),
+        bands=len(recipe.bands),
+        classes=len(recipe.classes),
+        licence=recipe.dataset.licence,
+    )

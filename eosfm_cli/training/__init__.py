@@ -1,0 +1,1 @@
+"""TerraTorch tasks, models and the Lightning trainer."""

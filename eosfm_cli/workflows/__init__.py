@@ -1,0 +1,1 @@
+"""One verb per file: a specification in, a result out."""
