@@ -301,6 +301,22 @@ class Plan:
         """The specialists that take part."""
         return tuple(row for row in self.rows if row.views)
 
+    def lines(self) -> list[str]:
+        """The plan in words, one line per specialist and view."""
+        width = max(len(row.specialist) for row in self.rows)
+        return [
+            f"{row.specialist:{width}}  {text}" for row in self.rows for text in self._views_of(row)
+        ]
+
+    def _views_of(self, row: PlanRow) -> list[str]:
+        if not row.views:
+            return [f"left out: {row.reason}"]
+        return [
+            f"{view.name}{'' if view.exact else ' (inexact)'}: "
+            f"{view.describe(row.required, self.available)}"
+            for view in row.views
+        ]
+
 
 def plan_views(
     specialists: Iterable[tuple[str, Sequence[str]]], available: Sequence[str]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 
@@ -50,3 +52,46 @@ class Silent:
     def step(self, title: str, total: int) -> Iterator[Step]:
         """Open a silent step."""
         yield _SilentStep()
+
+
+class Logged:
+    """A `Progress` that also writes what it is told to a file."""
+
+    def __init__(self, inner: Progress, log: Path) -> None:
+        self._inner, self._log = inner, log
+
+    def say(self, text: str) -> None:
+        """Tell and write a fact."""
+        self._inner.say(text)
+        self._write(text)
+
+    def warn(self, text: str) -> None:
+        """Tell and write a warning."""
+        self._inner.warn(text)
+        self._write(f"warning: {text}")
+
+    @contextmanager
+    def step(self, title: str, total: int) -> Iterator[Step]:
+        """Open a step; its start and its last note are written."""
+        self._write(f"{title}: started")
+        with self._inner.step(title, total) as inner:
+            step = _LoggedStep(inner)
+            try:
+                yield step
+            finally:
+                self._write(f"{title}: {step.note or 'ended'}")
+
+    def _write(self, text: str) -> None:
+        stamp = datetime.now().astimezone().isoformat(timespec="seconds")
+        with self._log.open("a", encoding="utf-8") as file:
+            file.writelines(f"{stamp} {line}\n" for line in text.splitlines())
+
+
+class _LoggedStep:
+    def __init__(self, inner: Step) -> None:
+        self._inner, self.note = inner, ""
+
+    def advance(self, amount: int = 1, *, note: str = "") -> None:
+        """Pass the advance on and remember the note."""
+        self.note = note or self.note
+        self._inner.advance(amount, note=note)

@@ -217,9 +217,9 @@ class TrainingSpec(_Spec):
     batch_size: int = Field(8, ge=1)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
-    loss: Literal["ce", "dice", "focal", "lovasz", "jaccard"] = "ce"
-    decoder: str = "UperNetDecoder"
-    """A decoder of TerraTorch's registry."""
+    loss: Literal["ce", "dice", "focal", "lovasz"] = "ce"
+    decoder: str | None = None
+    """A decoder of TerraTorch; UperNetDecoder for maps, IdentityDecoder for classes if not given."""
     decoder_channels: int = Field(128, ge=8)
     augment: bool = True
     """Random flips and quarter turns."""
@@ -341,6 +341,9 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         "{split}" in image.path for image in recipe.dataset.images.values()
     ):
         yield "dataset: 'split: {by: folder}' needs {split} in the paths, as in '{split}/{id}.tif'"
+    for key, spec in (("training", recipe.training), ("fit", recipe.fit)):
+        if recipe.task == "classification" and spec.loss not in {"ce", "focal"}:
+            yield f"{key}.loss: {spec.loss!r} is for maps; classification takes ce or focal"
     if recipe.ignore_index < len(recipe.classes):
         yield f"ignore_index: {recipe.ignore_index} is the index of a class"
     if recipe.statistics is not None:

@@ -1,0 +1,89 @@
+"""Run a model over batches of windows, in as much memory as there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from eosfm_cli.errors import BundleError, OutOfMemoryError
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class Scorer:
+    """Turns standardised windows into class scores.
+
+    Args:
+        module: Maps `(b, bands, h, w)` to logits `(b, classes, h, w)`.
+        device: Where to compute.
+        batch_size: Windows at once; halves when memory does not suffice, and stays there.
+        on_smaller_batch: Told the new batch size.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        batch_size: int,
+        on_smaller_batch: Callable[[int], None],
+    ) -> None:
+        self.module = module.to(device).eval()
+        self.device = device
+        self.batch_size = batch_size
+        self.on_smaller_batch = on_smaller_batch
+
+    def score(self, windows: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Class scores that sum to 1, `(classes, h, w)` for each window `(bands, h, w)`.
+
+        Raises:
+            OutOfMemoryError: Not even a single window fits.
+            BundleError: The model gives scores that are no numbers.
+        """
+        scores: list[NDArray[np.float32]] = []
+        while len(scores) < len(windows):
+            batch = windows[len(scores) : len(scores) + self.batch_size]
+            try:
+                scores.extend(self._forward(np.stack(batch)))
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                # Traceback frames hold the tensors that did not fit.
+                error.__traceback__ = None
+                self._halve()
+        return scores
+
+    @torch.inference_mode()
+    def _forward(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        logits = self.module(torch.from_numpy(batch).to(self.device))
+        scores = logits.float().softmax(dim=1)  # (b, classes, h, w)
+        if not torch.isfinite(scores).all():
+            raise BundleError(
+                "The model gives scores that are no numbers.",
+                hint="Its weights are damaged or its fit diverged: fit it again, with a lower --lr.",
+            )
+        return scores.cpu().numpy()
+
+    def _halve(self) -> None:
+        if self.batch_size == 1:
+            raise OutOfMemoryError(
+                f"Not even one window fits into the memory of the {self.device.type}.",
+                hint="Close other programs, or fit with a smaller tile: --set tile.size=128",
+            )
+        self.batch_size //= 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.on_smaller_batch(self.batch_size)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On the CPU, PyTorch has no exception of its own for it.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "not enough memory" in str(error) or "can't allocate memory" in str(error)
+    )

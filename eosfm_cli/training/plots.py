@@ -1,0 +1,93 @@
+"""Pictures of runs: history, selection, ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eosfm_cli.results import AblationRow
+from eosfm_cli.run_dir import replacing
+
+_BLUE, _ORANGE, _GREY, _RED = "#0072b2", "#e69f00", "#8a8a8a", "#c2452d"
+
+Rows = Sequence[dict[str, str]]
+
+
+def draw_history(path: Path, rows: Rows, metric: str) -> None:
+    """Draw loss and score over the epochs of a run; a search and the fit after it stand in a row."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    loss, score = figure.subplots(1, 2)
+    for axes, names, title in (
+        (loss, ("train/loss", "val/loss"), "loss"),
+        (score, (f"train/{metric}", f"val/{metric}"), metric),
+    ):
+        for name, colour in zip(names, (_GREY, _BLUE), strict=True):
+            _line(axes, rows, name, label=name.partition("/")[0], colour=colour)
+        _mark_phases(axes, rows)
+        axes.set(title=title, xlabel="epoch")
+        axes.legend(frameon=False)
+        _tidy(axes)
+    _save(figure, path)
+
+
+def draw_selection(path: Path, rows: Rows, chosen: Sequence[str]) -> None:
+    """Draw every specialist's gate over the epochs of the search; the chosen ones in colour."""
+    search = [row for row in rows if row.get("phase") == "search"]
+    names = sorted({key for row in search for key in row if key.startswith("gate/")})
+    figure = Figure(figsize=(7, 3.8), layout="constrained")
+    axes = figure.subplots()
+    for name in names:
+        specialist = name.removeprefix("gate/")
+        kept = specialist in chosen
+        label = f"{specialist} (kept)" if kept else specialist
+        _line(axes, search, name, label=label, colour=None if kept else _GREY)
+    axes.set(title="Selection: gates while they learn", xlabel="epoch", ylabel="gate", ylim=(0, 1))
+    _tidy(axes)
+    figure.legend(loc="outside right upper", frameon=False)
+    _save(figure, path)
+
+
+def draw_ablation(path: Path, rows: Sequence[AblationRow], metric: str, full: float) -> None:
+    """Draw what leaving out each specialist does to the score, the most needed on top."""
+    ordered = sorted(rows, key=lambda row: row.change, reverse=True)
+    figure = Figure(figsize=(7, 1.4 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    colours = [_BLUE if row.change <= 0 else _RED for row in ordered]
+    bars = axes.barh([row.specialist for row in ordered], [r.change for r in ordered], color=colours)
+    axes.bar_label(bars, labels=[f"{row.change:+.3f}" for row in ordered], padding=4)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.margins(x=0.2)
+    axes.set(
+        title=f"Leaving one specialist out (full model: {metric} {full:.3f})",
+        xlabel=f"change of {metric} without it",
+    )
+    _tidy(axes)
+    _save(figure, path)
+
+
+def _line(axes: Axes, rows: Rows, name: str, *, label: str, colour: str | None) -> None:
+    points = [(i + 1, float(row[name])) for i, row in enumerate(rows) if row.get(name)]
+    if points:
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, label=label, color=colour, marker="." if len(points) < 30 else None)
+
+
+def _mark_phases(axes: Axes, rows: Rows) -> None:
+    phases = [row.get("phase") for row in rows]
+    for index in range(1, len(phases)):
+        if phases[index] != phases[index - 1]:
+            axes.axvline(index + 0.5, color=_ORANGE, linewidth=1, linestyle="--")
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    axes.set_axisbelow(True)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")

@@ -1,0 +1,166 @@
+"""Which specialists matter: what the score becomes without each of them."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from eosfm_cli.carbon.tracker import track
+from eosfm_cli.data.datamodule import build_datamodule
+from eosfm_cli.ensemble.encoder import EosFM
+from eosfm_cli.ensemble.specialist import parameter_count
+from eosfm_cli.errors import DataError, UsageError
+from eosfm_cli.progress import Progress
+from eosfm_cli.recipe import Recipe, load_recipe
+from eosfm_cli.results import AblationResult, AblationRow, to_json
+from eosfm_cli.run_dir import RunDir, newest_fit, write_text
+from eosfm_cli.training.model import load_model
+from eosfm_cli.training.plots import draw_ablation
+from eosfm_cli.training.task import METRICS, build_fit_task
+from eosfm_cli.training.trainer import library_messages_to, memory_errors
+
+
+def ablate(
+    run: Path | None, *, root: Path, data_root: Path | None, progress: Progress
+) -> AblationResult:
+    """Leave out each specialist of a fitted model in turn and measure it on the test split.
+
+    Every batch is encoded once; only fusion, decoder and head run again per specialist. A
+    specialist left out counts as zero after its normaliser.
+
+    Args:
+        run: A fitted run's folder; the newest completed fit if not given.
+        root: The experiments folder.
+        data_root: Where datasets are; `EOSFM_DATA` or `data` if not given.
+        progress: Who is told.
+
+    Raises:
+        DataError: There is no fitted model, or its data is gone.
+        UsageError: The model has one specialist only.
+    """
+    folder = _fitted_run(run, root, progress)
+    recipe = load_recipe(str(folder.config))
+    with (
+        library_messages_to(folder.log),
+        track(root, command="ablate", name=recipe.name, run=None) as meter,
+    ):
+        fitted = load_model(folder.model)
+        encoder: EosFM = fitted.module.model.encoder
+        if len(encoder.names) < 2:
+            raise UsageError(
+                f"The model in {folder.path} has one specialist only: nothing to leave out.",
+                hint="Fit with more specialists, or without --top-k 1.",
+            )
+        data = build_datamodule(recipe, data_root, spec=recipe.fit, progress=progress)
+        scores = _measure(fitted.module.model, recipe, data, progress)
+    full = scores.pop("")
+    rows = [
+        AblationRow(name, score, score - full, parameter_count(backbone))
+        for (name, score), backbone in zip(scores.items(), encoder.backbones, strict=True)
+    ]
+    result = AblationResult(
+        run=folder.path,
+        metric_name=METRICS[recipe.task],
+        full=full,
+        rows=tuple(sorted(rows, key=lambda row: row.change)),
+        csv=folder.path / "ablation.csv",
+        json=folder.path / "ablation.json",
+        png=folder.path / "ablation.png",
+        cost=meter.cost,
+    )
+    _write(result)
+    return result
+
+
+def _fitted_run(run: Path | None, root: Path, progress: Progress) -> RunDir:
+    if run is None:
+        newest = newest_fit(root)
+        progress.say(f"model: {newest.model} (newest fit)")
+        return newest
+    folder = RunDir(run.parent if run.name == "model.safetensors" else run)
+    if not folder.model.is_file() or not folder.config.is_file():
+        raise DataError(
+            f"{run} is no folder of a completed fit: model.safetensors or config.yaml is missing.",
+            hint="Name a folder below experiments/fit, or leave it out to take the newest.",
+        )
+    return folder
+
+
+@torch.inference_mode()
+def _measure(
+    model: nn.Module, recipe: Recipe, data: object, progress: Progress
+) -> dict[str, float]:
+    """The score of the full model (under "") and without each specialist."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = model.to(device).eval()
+    encoder: EosFM = model.encoder
+    metrics = _metrics(recipe, model, ["", *encoder.names], device)
+    decode = _Decoder(model)
+    data.setup("test")
+    batches = data.test_dataloader()
+    with progress.step(f"ablate {recipe.name}", len(batches)) as step, memory_errors():
+        for batch in batches:
+            x, target = batch["image"].to(device), _target(batch, recipe).to(device)
+            features = encoder.encode(x)
+            for name, metric in metrics.items():
+                logits = decode(x, encoder.combine(features, without={name}))
+                metric.update(logits.argmax(dim=1), target)
+            step.advance()
+    return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+
+def _metrics(
+    recipe: Recipe, model: nn.Module, names: Iterable[str], device: torch.device
+) -> dict[str, Metric]:
+    """The task's own metric, once per variant of the model."""
+    task = build_fit_task(recipe, model, epochs=1)
+    metric = task.test_metrics[0][METRICS[recipe.task]]
+    return {name: metric.clone().to(device) for name in names}
+
+
+def _target(batch: dict[str, Tensor], recipe: Recipe) -> Tensor:
+    return batch["mask"] if recipe.task == "segmentation" else batch["label"]
+
+
+class _Replay(nn.Module):
+    """Hands a ready pyramid to the decoder, in the encoder's place."""
+
+    pyramid: list[Tensor]
+
+    def forward(self, x: Tensor, **_: object) -> list[Tensor]:
+        return self.pyramid
+
+
+class _Decoder:
+    """The model's decoder and head, fed with pyramids instead of images."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.replay = _Replay()
+        self.model = copy.copy(model)
+        self.model._modules = {**model._modules, "encoder": self.replay}
+
+    def __call__(self, x: Tensor, pyramid: list[Tensor]) -> Tensor:
+        """Logits; `x` gives the size that they have."""
+        self.replay.pyramid = pyramid
+        return self.model(x).output
+
+
+def _write(result: AblationResult) -> None:
+    text = StringIO()
+    columns = ["specialist", result.metric_name, "change", "parameters"]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerow(["(all)", result.full, 0.0, sum(row.parameters for row in result.rows)])
+    writer.writerows(asdict(row).values() for row in result.rows)
+    write_text(result.csv, text.getvalue())
+    write_text(result.json, json.dumps(to_json(result), indent=2) + "\n")
+    draw_ablation(result.png, result.rows, result.metric_name, result.full)

@@ -1,0 +1,23 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def sample_data() -> Callable[[str], Path]:
+    """Find real sample data by name; the test is skipped where it is not at hand."""
+
+    def find(name: str) -> Path:
+        path = _SAMPLES / name
+        if not path.exists():
+            pytest.skip(f"sample data {name!r} is not at hand")
+        return path
+
+    return find
