@@ -175,7 +175,9 @@ def parse_bands(text: str) -> tuple[str, ...]:
             )
         names.append(name)
     if len(set(names)) != len(names):
-        raise UsageError(f"A band is named twice: {text}.", hint="Name each band once, in file order.")
+        raise UsageError(
+            f"A band is named twice: {text}.", hint="Name each band once, in file order."
+        )
     return tuple(names)
 
 
@@ -236,7 +238,7 @@ def _exact_views(required: Sequence[str], available: Sequence[str]) -> tuple[Vie
     if (
         len(required) == 3
         and optical
-        and tuple(required) != false_colour
+        and set(required) != set(false_colour)
         and set(false_colour) <= set(available)
     ):
         found.append(_gather("false colour", false_colour, available, exact=True))
@@ -251,6 +253,8 @@ def _inexact_view(required: Sequence[str], available: Sequence[str]) -> View | N
         if not any(sources):
             return None
         return _gather("nearest wavelength", sources, available, exact=False)
+    if not available:
+        return None
     if len(required) == 3 and {"vv", "vh"} <= set(available):
         return _gather("radar composite", ("vv", "vh", "vh"), available, exact=False)
     repeated = [available[i % len(available)] for i in range(len(required))]
@@ -318,9 +322,7 @@ class Plan:
         ]
 
 
-def plan_views(
-    specialists: Iterable[tuple[str, Sequence[str]]], available: Sequence[str]
-) -> Plan:
+def plan_views(specialists: Iterable[tuple[str, Sequence[str]]], available: Sequence[str]) -> Plan:
     """Plan an ensemble's views of the bands at hand.
 
     Args:
@@ -402,6 +404,13 @@ def match_bands(
             f"found:  {', '.join(_found(names, described))}",
             hint="If the file has them under other names, give --bands with one name per band, "
             "in file order.",
+        )
+    twice = [band for band in wanted if names.count(band) > 1]
+    if twice:
+        raise BandError(
+            f"{where} has more than one {', '.join(twice)}.\n"
+            f"found:  {', '.join(_found(names, described))}",
+            hint="Give a file that has each band once.",
         )
     return tuple(names.index(band) for band in wanted), f"bands {source}"
 

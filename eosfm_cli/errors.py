@@ -81,7 +81,7 @@ class OutOfMemoryError(EosfmError):
     exit_code = ExitCode.MEMORY
 
 
-class Interrupted(BaseException):  # noqa: N818 - a signal, not an error
+class Interrupted(BaseException):
     """Ctrl-C or SIGTERM. Not an `Exception`: nothing but the command line may stop it."""
 
     def __init__(self, exit_code: ExitCode) -> None:

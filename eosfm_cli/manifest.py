@@ -20,7 +20,8 @@ _LONGEST_HEADER = 100_000_000
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    # A class that no pixel has gives a score of NaN, which has to come back as it went.
+    model_config = ConfigDict(extra="ignore", frozen=True, ser_json_inf_nan="constants")
 
 
 class SpecialistInfo(_Value):
@@ -116,14 +117,17 @@ def read_header(path: Path) -> dict[str, object]:
             header = json.loads(file.read(length))
         if not isinstance(header, dict):
             raise ValueError("its header is no mapping")
-        end = max((t["data_offsets"][1] for k, t in header.items() if k != "__metadata__"), default=0)
-        if size < 8 + length + end:
+        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+        if size < 8 + length + max((entry["data_offsets"][1] for entry in tensors), default=0):
             raise ValueError("it is cut short")
     except FileNotFoundError:
         raise BundleError(f"There is no file {path}.") from None
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except OSError as error:
+        raise BundleError(f"Cannot read {path}: {error.strerror or error}.") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        ours = type(error) is ValueError  # what the parsers say means nothing to a user
         raise BundleError(
-            f"{path} is no usable safetensors file: {error}.",
+            f"{path} is no usable safetensors file{f': {error}' if ours else ''}.",
             hint="Export or copy it again; the file may be damaged or of another kind.",
         ) from None
     return header
@@ -142,9 +146,9 @@ def read_manifest(path: Path) -> EnsembleManifest | ModelManifest:
         return {"eosfm-ensemble": EnsembleManifest, "eosfm-model": ModelManifest}[
             kind
         ].model_validate(raw)
-    except (KeyError, TypeError, ValueError, ValidationError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, ValidationError, RecursionError):
         raise BundleError(
-            f"{path} holds no eosfm manifest that this version reads ({type(error).__name__}).",
+            f"{path} holds no eosfm manifest that this version reads.",
             hint="Was it written by `eosfm export` or `eosfm fit-ensemble`?",
         ) from None
 

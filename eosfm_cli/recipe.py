@@ -32,7 +32,13 @@ from eosfm_cli.errors import RecipeError, UsageError
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _check_name(text: str) -> str:
+    if not re.fullmatch(r"[^/\\,\s.][^/\\,]*", text):
+        raise ValueError(f"{text!r} cannot name a folder; leave out slashes and commas")
+    return text
 
 
 def _check_band(name: str) -> str:
@@ -49,6 +55,12 @@ def _check_unique(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _refuse_no_colour(raw: Any) -> Any:  # noqa: ANN401 - raw YAML
+    if raw is None:
+        raise ValueError("a colour is written '#rrggbb' in quotes; without them it is a comment")
+    return raw
+
+
 def _check_colour(text: str) -> str:
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
         raise ValueError(f"a colour is written '#rrggbb' (in quotes), not {text!r}")
@@ -63,13 +75,17 @@ def _check_path_template(text: str) -> str:
             near = nearest_word(field, known) or "id"
             raise ValueError(f"unknown field {{{field}}}, did you mean {{{near}}}?")
     if "id" not in fields:
-        raise ValueError("a path needs {id} where the file's own name stands, as in 'images/{id}.tif'")
+        raise ValueError(
+            "a path needs {id} where the file's own name stands, as in 'images/{id}.tif'"
+        )
     if Path(text).is_absolute() or ".." in Path(text).parts:
         raise ValueError("a path is relative to the dataset's root and stays inside it")
     return text
 
 
-Bands = Annotated[tuple[Annotated[str, AfterValidator(_check_band)], ...], AfterValidator(_check_unique)]
+Name = Annotated[str, AfterValidator(_check_name)]
+BandName = Annotated[str, AfterValidator(_check_band)]
+Bands = Annotated[tuple[BandName, ...], AfterValidator(_check_unique)]
 Colour = Annotated[str, AfterValidator(_check_colour)]
 PathTemplate = Annotated[str, AfterValidator(_check_path_template)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -91,15 +107,14 @@ class ImageSpec(_Spec):
         if not isinstance(raw, dict):
             return raw
         sensor = raw.get("sensor")
-        if sensor is not None and sensor not in SENSORS:
+        if sensor is not None and str(sensor) not in SENSORS:
             near = nearest_word(str(sensor), SENSORS)
             raise ValueError(
                 f"unknown sensor {sensor!r}"
                 + (f", did you mean {near!r}?" if near else f"; known: {', '.join(SENSORS)}")
             )
         if isinstance(raw.get("bands"), list | tuple):
-            names = tuple(band_name(str(b), sensor) or str(b) for b in raw["bands"])
-            return {**raw, "bands": names}
+            return {**raw, "bands": _common_names(raw["bands"], sensor)}
         return raw
 
 
@@ -141,7 +156,14 @@ class SceneSplit(_Spec):
             raise ValueError(f"pattern is no regular expression: {error}") from None
         if groups < 1:
             raise ValueError("pattern needs a group in parentheses that holds the scene's name")
+        _leave_some_for_training(self)
         return self
+
+
+def _leave_some_for_training(split: SceneSplit | FractionSplit) -> None:
+    shares = [share for share in (split.val, split.test) if isinstance(share, float)]
+    if sum(shares) >= 1:
+        raise ValueError("val and test together leave nothing to train on")
 
 
 class FractionSplit(_Spec):
@@ -151,6 +173,11 @@ class FractionSplit(_Spec):
     val: Fraction = 0.15
     test: Fraction = 0.15
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _trains_on_something(self) -> FractionSplit:
+        _leave_some_for_training(self)
+        return self
 
 
 class FolderSplit(_Spec):
@@ -169,7 +196,7 @@ class DatasetSpec(_Spec):
     """What the dataset is, where its files are, and who may use it."""
 
     loader: Literal["folder", "mini"] = "folder"
-    """`folder` reads any layout that paths can describe; `mini` also makes its data on first use."""
+    """`folder` reads any layout that paths can describe; `mini` makes its data on first use."""
     root: str
     """Folder of the dataset; relative to `--data-root`."""
     images: dict[str, ImageSpec] = Field(min_length=1)
@@ -187,9 +214,9 @@ class ClassSpec(_Spec):
     """One class: its name, its colour on maps, and how the labels write it."""
 
     name: str
-    colour: Colour | None = None
+    colour: Annotated[Colour | None, BeforeValidator(_refuse_no_colour)] = None
     values: tuple[int | str, ...] | None = None
-    """Values in the mask, or names of class folders; by default the class's position, or its name."""
+    """Values in the mask, or names of class folders; the class's position or name if not given."""
 
 
 class BandStatistics(_Spec):
@@ -209,6 +236,15 @@ class TileSpec(_Spec):
     train: Literal["random", "grid"] = "grid"
     """How training tiles are taken; validation and test are always a grid."""
 
+    @model_validator(mode="after")
+    def _covers_everything(self) -> TileSpec:
+        if self.stride is not None and self.stride > self.size:
+            raise ValueError(
+                f"a stride of {self.stride} leaves gaps between tiles of {self.size}; "
+                "it is at most the size"
+            )
+        return self
+
 
 class TrainingSpec(_Spec):
     """What training and fitting have in common."""
@@ -219,7 +255,7 @@ class TrainingSpec(_Spec):
     weight_decay: float = Field(0.05, ge=0)
     loss: Literal["ce", "dice", "focal", "lovasz"] = "ce"
     decoder: str | None = None
-    """A decoder of TerraTorch; UperNetDecoder for maps, IdentityDecoder for classes if not given."""
+    """Of TerraTorch; UperNetDecoder for maps, IdentityDecoder for classes if not given."""
     decoder_channels: int = Field(128, ge=8)
     augment: bool = True
     """Random flips and quarter turns."""
@@ -271,7 +307,7 @@ Task = Literal["segmentation", "classification"]
 class Recipe(_Spec):
     """A dataset and how to train on it, with one variant chosen and every default filled in."""
 
-    name: str
+    name: Name
     title: str
     task: Task
     dataset: DatasetSpec
@@ -280,7 +316,10 @@ class Recipe(_Spec):
     classes: tuple[ClassSpec, ...] = Field(min_length=2)
     ignore_index: int = Field(255, ge=0, le=255)
     """The label that samples carry where there is none."""
-    statistics: dict[Annotated[str, AfterValidator(_check_band)], BandStatistics] | None = None
+    statistics: (
+        Annotated[dict[BandName, BandStatistics], BeforeValidator(lambda raw: _common_keys(raw))]
+        | None
+    ) = None
     """Band -> mean and standard deviation; computed from the training split if not given."""
     tile: TileSpec = TileSpec()
     training: SpecialistSpec = SpecialistSpec()
@@ -310,9 +349,15 @@ class Recipe(_Spec):
         )
 
 
-def _common_names(raw: Any) -> Any:  # noqa: ANN401 - raw YAML
+def _common_names(raw: Any, sensor: str | None = None) -> Any:  # noqa: ANN401 - raw YAML
     if isinstance(raw, list | tuple):
-        return tuple(band_name(str(b)) or str(b) for b in raw)
+        return tuple(band_name(str(b), sensor) or str(b) for b in raw)
+    return raw
+
+
+def _common_keys(raw: Any) -> Any:  # noqa: ANN401 - raw YAML
+    if isinstance(raw, dict):
+        return {band_name(str(b)) or str(b): values for b, values in raw.items()}
     return raw
 
 
@@ -324,7 +369,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     on_disk = _bands_on_disk(recipe)
     twice = sorted({band for band in on_disk if on_disk.count(band) > 1})
     if twice:
-        yield f"two images of the dataset both have {', '.join(twice)}"
+        yield f"dataset.images: two of them have {', '.join(twice)}"
     for band in recipe.bands:
         if band not in on_disk:
             yield f"bands: {band!r} is in no image of the dataset; there are {', '.join(on_disk)}"
@@ -340,7 +385,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     if recipe.dataset.split.by == "folder" and not all(
         "{split}" in image.path for image in recipe.dataset.images.values()
     ):
-        yield "dataset: 'split: {by: folder}' needs {split} in the paths, as in '{split}/{id}.tif'"
+        yield "dataset.split: 'by: folder' needs {split} in the paths, as in '{split}/{id}.tif'"
     for key, spec in (("training", recipe.training), ("fit", recipe.fit)):
         if recipe.task == "classification" and spec.loss not in {"ce", "focal"}:
             yield f"{key}.loss: {spec.loss!r} is for maps; classification takes ce or focal"
@@ -355,6 +400,14 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
 # --------------------------------------------------------------------------- files and lines
 
 
+_YAML_PROBLEMS = {
+    "found character '\\t'": "a tab cannot indent YAML; use spaces",
+    "mapping values are not allowed": "a colon where none can be; put text in quotes",
+    "could not determine a constructor": "tags (!) are not allowed in a recipe",
+    "another document": "a recipe is one document; take out the line '---'",
+}
+
+
 @dataclass(frozen=True)
 class _Source:
     """A YAML document with the line of every key."""
@@ -366,34 +419,66 @@ class _Source:
     def _root(self) -> yaml.Node | None:
         try:
             return yaml.compose(self.text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = f", line {mark.line + 1}" if mark else ""
-            problem = getattr(error, "problem", None) or "not YAML"
-            raise RecipeError(f"{self.path}{line}: {problem}.") from None
+        except (yaml.YAMLError, RecursionError) as error:
+            raise self._no_yaml(error) from None
+
+    def _no_yaml(self, error: Exception) -> RecipeError:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "this is no YAML"
+        said = next((ours for yamls, ours in _YAML_PROBLEMS.items() if yamls in problem), problem)
+        return RecipeError(f"{self.path}{line}: {said}.")
 
     @cached_property
     def data(self) -> dict[str, Any]:
         """The document as plain values."""
         root = self._root
         if not isinstance(root, yaml.MappingNode):
-            raise RecipeError(f"{self.path}: a recipe is a mapping of keys to values.")
-        self._refuse_double_keys(root)
-        return yaml.safe_load(self.text)
+            raise RecipeError(
+                f"{self.path}: {'it is empty' if root is None else 'this is no recipe'}; "
+                "a recipe is a mapping of keys to values.",
+                hint="`eosfm recipes copy mini` makes one to start from.",
+            )
+        self._refuse_odd_nodes(root)
+        try:
+            return yaml.safe_load(self.text)
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+            raise self._no_yaml(error) from None
 
-    def _refuse_double_keys(self, node: yaml.Node) -> None:
-        if isinstance(node, yaml.SequenceNode):
-            for item in node.value:
-                self._refuse_double_keys(item)
-        if not isinstance(node, yaml.MappingNode):
-            return
+    def _refuse_odd_nodes(self, node: yaml.Node, inside: tuple[int, ...] = ()) -> None:
+        """Refuse keys that stand there twice, keys that are no words, and what contains itself."""
+        where = f"{self.path}, line {node.start_mark.line + 1}"
+        if id(node) in inside:
+            raise RecipeError(f"{where}: this contains itself.")
+        if isinstance(node, yaml.MappingNode):
+            self._refuse_double_keys(node)
+            children = [value for _, value in node.value]
+        else:
+            children = node.value if isinstance(node, yaml.SequenceNode) else []
+        for child in children:
+            self._refuse_odd_nodes(child, (*inside, id(node)))
+
+    def _refuse_double_keys(self, node: yaml.MappingNode) -> None:
         seen: set[str] = set()
-        for key, value in node.value:
+        for key, _ in node.value:
+            where = f"{self.path}, line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise RecipeError(f"{where}: a key is a single word.")
             if key.value in seen:
-                line = key.start_mark.line + 1
-                raise RecipeError(f"{self.path}, line {line}: {key.value!r} stands here twice.")
+                raise RecipeError(f"{where}: {key.value!r} stands here twice.")
             seen.add(key.value)
-            self._refuse_double_keys(value)
+
+    @property
+    def variants(self) -> dict[str, dict[str, Any]]:
+        """The partial recipes that can be laid over the document."""
+        variants = self.data.get("variants") or {}
+        parts = list(variants.values()) if isinstance(variants, dict) else [variants]
+        if not all(part is None or isinstance(part, dict) for part in parts):
+            raise RecipeError(
+                f"{self.path}, line {self.line(['variants'])}: variants are a mapping of names to "
+                "partial recipes, as in 'variants: {rgb: {bands: [red, green, blue]}}'."
+            )
+        return {str(name): part or {} for name, part in variants.items()}
 
     def line(self, where: Sequence[str | int]) -> int | None:
         """The line of the deepest part of `where` that the document has."""
@@ -428,8 +513,22 @@ def recipe_names() -> list[str]:
 
 def _names_in(source: _Source) -> list[str]:
     stem = source.path.stem
-    variants = source.data.get("variants") or {}
-    return [stem, *(f"{stem}-{variant}" for variant in variants)]
+    return [stem, *(f"{stem}-{variant}" for variant in source.variants)]
+
+
+def variant_names(name: str) -> list[str]:
+    """The recipe's name or path as given, and after it one for each variant of its file.
+
+    Raises:
+        RecipeError: There is no such recipe, or its file is no YAML mapping.
+    """
+    path, variant = find_recipe(name)
+    variants = _read(path).data.get("variants")
+    if variant is not None or not isinstance(variants, dict):
+        return [name]
+    stems = [f"{path.stem}-{each}" for each in variants]
+    given_as_path = Path(name).suffix in {".yaml", ".yml"}
+    return [name, *(str(path.with_stem(s)) if given_as_path else s for s in stems)]
 
 
 def find_recipe(name: str) -> tuple[Path, str | None]:
@@ -445,7 +544,9 @@ def find_recipe(name: str) -> tuple[Path, str | None]:
         stem, _, variant = path.stem.rpartition("-")
         if stem and path.with_stem(stem).is_file():
             return path.with_stem(stem), variant
-        raise RecipeError(f"There is no file {name}.", hint="`eosfm recipes list` shows what is there.")
+        raise RecipeError(
+            f"There is no file {name}.", hint="`eosfm recipes list` shows what is there."
+        )
     for path in sorted(recipes_dir().glob("*.yaml"), key=lambda p: -len(p.stem)):
         if name == path.stem:
             return path, None
@@ -478,15 +579,17 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
 def _read(path: Path) -> _Source:
     try:
         return _Source(path, path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"Cannot read {path}: {error}.") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path} is no text file in UTF-8.") from None
+    except OSError as error:
+        raise RecipeError(f"Cannot read {path}: {error.strerror or error}.") from None
 
 
 def _build(source: _Source, variant: str | None, overrides: Mapping[str, Any]) -> Recipe:
-    data = dict(source.data)
-    variants = data.pop("variants", None) or {}
+    data, variants = dict(source.data), source.variants
+    data.pop("variants", None)
     default = data.pop("default_variant", None)
-    chosen = variant or default
+    chosen = variant or (None if default is None else str(default))
     if chosen is not None and chosen not in variants:
         near = nearest_word(chosen, variants)
         line = source.line(["default_variant"] if variant is None else ["variants"])
@@ -498,7 +601,7 @@ def _build(source: _Source, variant: str | None, overrides: Mapping[str, Any]) -
     prefix: tuple[str | int, ...] = ()
     if chosen is not None:
         prefix = ("variants", chosen)
-        data = _merged(data, variants[chosen] or {})
+        data = _merged(data, variants[chosen])
     data.setdefault("name", f"{source.path.stem}-{variant}" if variant else source.path.stem)
     for key, value in overrides.items():
         _set(data, key, value)
@@ -522,8 +625,13 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 def _set(data: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - raw YAML
     *parents, last = key.split(".")
     for part in parents:
-        child = data.get(part)
-        data[part] = dict(child) if isinstance(child, dict) else {}
+        child = data.get(part) or {}
+        if not isinstance(child, dict):
+            raise UsageError(
+                f"--set {key}: {part!r} has no keys of its own.",
+                hint=f"Set {part!r} as a whole; the value is YAML, as in --set 'bands=[red, nir]'",
+            )
+        data[part] = dict(child)
         data = data[part]
     data[last] = value
 
@@ -538,10 +646,12 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"--set takes key=value, not {pair!r}.", hint="As in --set tile.size=128")
+            raise UsageError(
+                f"--set takes key=value, not {pair!r}.", hint="As in --set tile.size=128"
+            )
         try:
             overrides[key.strip()] = _numeric(yaml.safe_load(value))
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError):
             raise UsageError(f"--set {key}: {value!r} is no YAML value.") from None
     return overrides
 
@@ -562,18 +672,69 @@ def _explained(
     prefix: tuple[str | int, ...],
     overrides: Mapping[str, Any],
 ) -> UsageError:
-    lines = []
-    for problem in error.errors():
-        where = tuple(part for part in problem["loc"] if part not in _UNION_TAGS)
-        key = ".".join(map(str, where))
-        lines.append(f"{_place(source, prefix, where, overrides)}{_said(problem, key)}")
+    said: dict[str, list[str]] = {}
+    for problem in _worth_telling(error.errors()):
+        where, text = _located(problem)
+        key, place = ".".join(map(str, where)), _place(source, prefix, where, overrides)
+        # `--set tile.size: tile.size: …` would say it twice.
+        said.setdefault(place if place == f"--set {key}: " else f"{place}{key}", []).append(text)
+    # A value that may be of several types has a problem for each.
+    lines = [f"{place.removesuffix(': ')}: {_or(texts)}" for place, texts in said.items()]
     return RecipeError(
-        "\n".join(dict.fromkeys(lines)),
+        "\n".join(lines),
         hint="`eosfm recipes show mini` prints a complete recipe to compare with.",
     )
 
 
-_UNION_TAGS = {"list", "scene", "fraction", "folder", "tuple[str, ...]", "float", "str", "int"}
+def _or(texts: Sequence[str]) -> str:
+    parts = list(dict.fromkeys(texts))
+    text = " or ".join([parts[0], *(part.removeprefix("should be ") for part in parts[1:])])
+    return text if text.endswith("?") else f"{text}."
+
+
+def _worth_telling(problems: Sequence[Any]) -> list[Any]:
+    """Leave out what only follows from another problem: keys missed for a typo, items not read."""
+    meant = {
+        (*problem["loc"][:-1], nearest_word(str(problem["loc"][-1]), _keys_at(problem["loc"][:-1])))
+        for problem in problems
+        if problem["type"] == "extra_forbidden"
+    }
+    broken = [problem["loc"] for problem in problems]
+    return [
+        problem
+        for problem in problems
+        if not (problem["type"] == "missing" and problem["loc"] in meant)
+        and not (
+            problem["type"] == "too_short"
+            and any(len(loc) > 1 and loc[:1] == problem["loc"] for loc in broken)
+        )
+    ]
+
+
+def _located(problem: Mapping[str, Any]) -> tuple[tuple[str | int, ...], str]:
+    """Where a problem is, as the user writes it, and what it is."""
+    where, text = _user_path(problem["loc"]), _said(problem)
+    if not where and (key := re.match(r"([a-z_.]+): ", text)):
+        return tuple(key[1].split(".")), text.removeprefix(key[0])
+    return where, text
+
+
+_SPLITS = ("list", "scene", "fraction", "folder")
+_UNION_TAG = re.compile(r"\[key\]|constrained-\w+|(literal|tuple|function-\w+)\[.*|str|int|float")
+
+
+def _user_path(loc: Sequence[str | int]) -> tuple[str | int, ...]:
+    """A problem's place without the parts that pydantic adds for unions."""
+    kept = [
+        part
+        for before, part in zip((None, *loc), loc, strict=False)
+        if before in {"images", "statistics"}
+        or (
+            not (before == "split" and part in _SPLITS)
+            and not (isinstance(part, str) and _UNION_TAG.fullmatch(part))
+        )
+    ]
+    return tuple(kept)
 
 
 def _place(
@@ -584,7 +745,7 @@ def _place(
 ) -> str:
     key = ".".join(map(str, where))
     for given in overrides:
-        if key == given or key.startswith(f"{given}.") or given.startswith(f"{key}.") and key:
+        if key == given or key.startswith(f"{given}.") or (key and given.startswith(f"{key}.")):
             return f"--set {given}: "
     in_variant = source.line([*prefix, *where]) if prefix else None
     top_of_variant = source.line(prefix) if prefix else None
@@ -592,25 +753,53 @@ def _place(
     return f"{source.path}, line {line}: " if line else f"{source.path}: "
 
 
-def _said(problem: Mapping[str, Any], key: str) -> str:
+def _said(problem: Mapping[str, Any]) -> str:
     kind, context = problem["type"], problem.get("ctx") or {}
     if kind == "extra_forbidden":
-        *parents, last = (part for part in problem["loc"])
-        near = nearest_word(str(last), _keys_at(parents))
-        return f"unknown key {key!r}" + (f", did you mean {near!r}?" if near else ".")
-    if kind == "missing":
-        return f"{key!r} is missing."
+        *parents, last = problem["loc"]
+        return f"unknown key{_instead(str(last), _keys_at(parents))}"
     if kind in {"literal_error", "union_tag_invalid"}:
         expected = re.findall(r"'([^']*)'", context.get("expected") or context.get("expected_tags"))
-        given = context.get("tag", problem["input"])
-        near = nearest_word(str(given), expected)
-        return f"{key}: {given!r} is not one of {', '.join(expected)}" + (
-            f"; did you mean {near!r}?" if near else "."
-        )
-    if kind == "union_tag_not_found":
-        return f"{key}: 'by' is missing; one of list, scene, fraction, folder."
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}" if key else message
+        if len(expected) == 1:
+            return f"should be {expected[0]!r}"
+        given = str(context.get("tag", problem["input"]))
+        return f"{given!r} is not known{_instead(given, expected)}"
+    if kind in _WORDS_FOR:
+        return _WORDS_FOR[kind].format(**context)
+    return problem["msg"].removeprefix("Value error, ")
+
+
+def _instead(given: str, valid: Sequence[str]) -> str:
+    near = nearest_word(given, valid)
+    return f", did you mean {near!r}?" if near else f"; known: {', '.join(valid)}"
+
+
+_WORDS_FOR = {
+    "missing": "this key is missing",
+    "union_tag_not_found": "'by' is missing; one of list, scene, fraction, folder",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_parsing_size": "should be a smaller number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+    "finite_number": "should be a finite number",
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "string_type": "should be text (in quotes if it looks like a number or a date)",
+    "tuple_type": "should be a list, as in [a, b]",
+    "dict_type": "should be a mapping of keys to values",
+    "model_type": "should be a mapping of keys to values",
+    "model_attributes_type": "should be a mapping of keys to values",
+    "invalid_key": "a key should be a word",
+    "greater_than": "should be more than {gt:g}",
+    "greater_than_equal": "should be at least {ge:g}",
+    "less_than": "should be less than {lt:g}",
+    "less_than_equal": "should be at most {le:g}",
+    "multiple_of": "should be a multiple of {multiple_of}",
+    "too_short": "should have at least {min_length}, has {actual_length}",
+}
+"""Pydantic's kinds of problems in a user's words."""
 
 
 def _keys_at(parents: Sequence[str | int]) -> list[str]:

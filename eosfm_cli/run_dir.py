@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -93,7 +93,7 @@ class RunDir:
         """The summary, or an empty one where there is none that can be read."""
         try:
             found = json.loads(self.summary.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
@@ -128,16 +128,24 @@ def create_run(root: Path, kind: Kind, name: str) -> RunDir:
             run.checkpoints.mkdir()
             run.write_summary(kind=kind, name=name, state="running", started=now())
             return run
+        raise OSError("too many runs were started in one second")
     except OSError as error:
         raise unwritable(parent, error) from None
-    raise FileExistsError(parent)
 
 
 def find_runs(root: Path, kind: Kind) -> list[RunDir]:
     """All runs of a kind, newest first."""
     summaries = (root / kind).glob("*/*/summary.json")
-    runs = [RunDir(path.parent) for path in summaries]
-    return sorted(runs, key=lambda run: (run.path.name, run.path), reverse=True)
+    return newest_first(RunDir(path.parent) for path in summaries)
+
+
+def newest_first(runs: Iterable[RunDir]) -> list[RunDir]:
+    """Runs in the order of the times in their names; `…-10` came after `…-9`."""
+    return sorted(
+        runs,
+        key=lambda run: (run.path.name[:15], len(run.path.name), run.path.name, run.path),
+        reverse=True,
+    )
 
 
 def completed_runs(root: Path, kind: Kind) -> list[RunDir]:

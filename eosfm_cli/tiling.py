@@ -27,8 +27,8 @@ def offsets(length: int, size: int, stride: int) -> list[int]:
 
     Every pixel is covered; where `length <= size` there is one tile, at 0.
     """
-    if size < 1 or stride < 1 or length < 1:
-        raise ValueError(f"length, size and stride must be positive: {length}, {size}, {stride}")
+    if length < 1 or not 1 <= stride <= size:
+        raise ValueError(f"tiles of {size} px every {stride} px cannot cover {length} px")
     last = max(length - size, 0)
     starts = list(range(0, last, stride))
     return [*starts, last]

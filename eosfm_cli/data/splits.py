@@ -6,13 +6,15 @@ import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import FolderSplit, FractionSplit, ListSplit, SceneSplit, Split
 
 SplitName = Literal["train", "val", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
+
+_Item = TypeVar("_Item")
 
 
 class Key(NamedTuple):
@@ -117,11 +119,6 @@ def _entries(given: str | tuple[str, ...], root: Path) -> list[str]:
     return [line for line in stripped if line and not line.startswith("#")]
 
 
-def listed(identifier: str, owner: Mapping[str, SplitName]) -> SplitName | None:
-    """The split whose list names an id, as it is."""
-    return owner.get(identifier)
-
-
 def by_id(owner: Mapping[str, SplitName], ids: Iterable[str]) -> dict[str, SplitName]:
     """Lists keyed by id: an entry may also be a file name or path, as official lists often are.
 
@@ -137,7 +134,7 @@ def by_id(owner: Mapping[str, SplitName], ids: Iterable[str]) -> dict[str, Split
             missing.append(entry)
         elif owner_of_id.setdefault(identifier, name) != name:
             raise DataError(
-                f"Splits overlap: {identifier!r} stands in both {owner_of_id[identifier]} and {name}.",
+                f"Splits overlap: {identifier!r} is in {owner_of_id[identifier]} and in {name}.",
                 hint="Take it out of one of the lists.",
             )
     if missing:
@@ -200,12 +197,15 @@ def _scene(identifier: str, pattern: str) -> str:
     return match.group(1)
 
 
-def draw[T](
-    items: Sequence[T], val: float | tuple[T, ...], test: float | tuple[T, ...], seed: int
-) -> tuple[list[T], list[T]]:
+def draw(
+    items: Sequence[_Item],
+    val: float | tuple[_Item, ...],
+    test: float | tuple[_Item, ...],
+    seed: int,
+) -> tuple[list[_Item], list[_Item]]:
     """Draw validation and test items: named ones as they are, shares at random but seeded.
 
-    A share above zero takes at least one item, and leaves at least one for training if it can.
+    A share above zero takes at least one item, as long as there are any.
     """
     named = {item for part in (val, test) if isinstance(part, tuple) for item in part}
     pool = [item for item in items if item not in named]

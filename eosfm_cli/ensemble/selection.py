@@ -11,6 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+GATE_LR = 0.05
+"""Gates move on another scale than weights: a search has few steps to open or close them."""
+
 
 class OpenGates(nn.Module):
     """One learned gate in (0, 1) per specialist; a specialist's views share it."""

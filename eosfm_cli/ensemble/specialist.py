@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import timm
+import torch
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
@@ -51,10 +53,12 @@ def build_backbone(name: str, in_chans: int) -> FeatureListNet:
     )
 
 
+@cache
 def _levels(name: str) -> tuple[int, ...]:
     """Which of a timm model's feature levels have the strides of the pyramid."""
     try:
-        strides = timm.create_model(name, features_only=True).feature_info.reduction()
+        with torch.device("meta"):  # the layout alone: no weights are drawn
+            strides = timm.create_model(name, features_only=True).feature_info.reduction()
     except (RuntimeError, AttributeError, TypeError):
         strides = []
     levels = tuple(i for i, stride in enumerate(strides) if stride in STRIDES)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from eosfm_cli.recipe import ClassSpec
@@ -24,14 +25,8 @@ def class_colours(classes: Sequence[ClassSpec]) -> tuple[str, ...]:
 
     Classes without a colour get one that stands out from all others, also in red-green blindness.
     """
-    taken = [c.colour for c in classes if c.colour]
-    colours = []
-    for spec in classes:
-        colour = spec.colour or _next_colour(taken)
-        if not spec.colour:
-            taken.append(colour)
-        colours.append(colour)
-    return tuple(colours)
+    free = _free_colours([spec.colour for spec in classes if spec.colour])
+    return tuple(spec.colour or next(free) for spec in classes)
 
 
 def to_rgb(colour: str) -> tuple[int, int, int]:
@@ -39,27 +34,28 @@ def to_rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def _next_colour(taken: Sequence[str]) -> str:
-    """The first familiar colour that is still free, or else the one farthest from all taken."""
-    for colour in _FIRST:
-        if _distance_to_nearest(colour, taken) > _SEPARATE:
-            return colour
-    return max(_candidates(), key=lambda colour: _distance_to_nearest(colour, taken))
-
-
-def _distance_to_nearest(colour: str, others: Iterable[str]) -> float:
-    return min((_distance(colour, other) for other in others), default=2.0)
+def _free_colours(taken: Sequence[str]) -> Iterator[str]:
+    """Familiar colours as long as one stands out, then the one farthest from all so far."""
+    nearest = {
+        colour: min((_distance(colour, other) for other in taken), default=math.inf)
+        for colour in (*_FIRST, *_candidates())
+    }
+    while True:
+        familiar = (colour for colour in _FIRST if nearest[colour] > _SEPARATE)
+        chosen = next(familiar, None) or max(nearest, key=lambda colour: nearest[colour])
+        yield chosen
+        for colour, distance in nearest.items():
+            nearest[colour] = min(distance, _distance(colour, chosen))
 
 
 @cache
 def _candidates() -> tuple[str, ...]:
-    """A coarse grid over all colours, without those that pass for paper or for no data."""
+    """A coarse grid over all colours, without those that pass for black, paper or no data."""
     steps = range(0, 256, 32)
     grid = (f"#{r:02x}{g:02x}{b:02x}" for r, g, b in itertools.product(steps, repeat=3))
-    return tuple(colour for colour in grid if _seen(colour)[0][0] < 0.9)
+    return tuple(colour for colour in grid if 0.35 < _seen(colour)[0][0] < 0.9)
 
 
-@cache
 def _distance(one: str, other: str) -> float:
     """OKLab distance as seen with full or with deuteranope vision, whichever is less."""
     return min(

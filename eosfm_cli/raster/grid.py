@@ -8,6 +8,7 @@ from typing import Any
 from affine import Affine
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
 
@@ -28,16 +29,12 @@ class Grid:
     @classmethod
     def of(cls, dataset: DatasetReader) -> Grid:
         """Read the grid of an open raster."""
+        size = {"height": dataset.height, "width": dataset.width, "rpcs": dataset.rpcs}
+        # GDAL gives the identity for rasters that have no transform.
+        if not dataset.transform.is_identity:
+            return cls(**size, crs=dataset.crs, transform=dataset.transform)
         gcps, gcp_crs = dataset.gcps
-        placed = dataset.crs is not None or not dataset.transform.is_identity
-        return cls(
-            height=dataset.height,
-            width=dataset.width,
-            crs=dataset.crs if placed else gcp_crs,
-            transform=dataset.transform if placed else None,
-            gcps=() if placed else tuple(gcps),
-            rpcs=dataset.rpcs,
-        )
+        return cls(**size, crs=dataset.crs or gcp_crs, transform=None, gcps=tuple(gcps))
 
     @property
     def is_placed(self) -> bool:
@@ -70,6 +67,6 @@ class Grid:
         column = (self.transform.a**2 + self.transform.d**2) ** 0.5
         try:
             metres = column * self.crs.linear_units_factor[1]
-        except Exception:  # noqa: BLE001 - an odd unit is no reason to draw no picture
+        except CRSError:  # an odd unit is no reason to describe nothing
             return ""
-        return f" of {metres:.3g} m"
+        return f" of {metres:,.4g} m"

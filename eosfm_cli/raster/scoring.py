@@ -66,7 +66,7 @@ class Scorer:
         if not torch.isfinite(scores).all():
             raise BundleError(
                 "The model gives scores that are no numbers.",
-                hint="Its weights are damaged or its fit diverged: fit it again, with a lower --lr.",
+                hint="Its weights are damaged or its fit diverged: fit again, with a lower --lr.",
             )
         return scores.cpu().numpy()
 

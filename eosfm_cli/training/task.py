@@ -9,11 +9,8 @@ from lightning.pytorch import LightningModule
 from terratorch.tasks import ClassificationTask, SemanticSegmentationTask
 from torch import Tensor, nn
 
-from eosfm_cli.ensemble.selection import OpenGates
+from eosfm_cli.ensemble.selection import GATE_LR, OpenGates
 from eosfm_cli.recipe import Recipe, SpecialistSpec, Task, TrainingSpec
-
-GATE_LR = 0.05
-"""Gates move on another scale than weights: a search has few steps to open or close them."""
 
 METRICS: dict[Task, str] = {"segmentation": "mIoU", "classification": "Accuracy"}
 """The score that picks the best checkpoint; TerraTorch's names. Both are averaged over classes."""

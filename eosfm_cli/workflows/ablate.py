@@ -51,7 +51,7 @@ def ablate(
     recipe = load_recipe(str(folder.config))
     with (
         library_messages_to(folder.log),
-        track(root, command="ablate", name=recipe.name, run=None) as meter,
+        track(root, command="ablate", name=recipe.name, progress=progress) as meter,
     ):
         fitted = load_model(folder.model)
         encoder: EosFM = fitted.module.model.encoder

@@ -47,7 +47,13 @@ def open_run(kind: Kind, recipe: Recipe, root: Path, progress: Progress) -> Iter
     try:
         with (
             library_messages_to(run.log),
-            track(root, command=_COMMANDS[kind], name=recipe.name, run=run.path) as meter,
+            track(
+                root,
+                command=_COMMANDS[kind],
+                name=recipe.name,
+                run=run.path,
+                progress=progress,
+            ) as meter,
         ):
             running = Running(run, Logged(progress, run.log), meter)
             yield running

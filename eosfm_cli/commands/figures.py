@@ -1,0 +1,62 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+UNKNOWN = "–"
+
+
+def duration(seconds: float) -> str:
+    """`12.3 s`, `4 min 05 s`, `2 h 07 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def energy(kwh: float) -> str:
+    """Energy in Wh below one kWh, else in kWh; nothing at all means that nobody measured."""
+    if kwh == 0:
+        return UNKNOWN
+    return f"{_three(kwh * 1000)} Wh" if kwh < 1 else f"{_three(kwh)} kWh"
+
+
+def mass(kg: float) -> str:
+    """Mass in g below one kg, else in kg; as with `energy`, nothing means unknown."""
+    if kg == 0:
+        return UNKNOWN
+    return f"{_three(kg * 1000)} g" if kg < 1 else f"{_three(kg)} kg"
+
+
+def count(number: int) -> str:
+    """A count of parameters: `3.71 M`, `12.4 k`, `512`."""
+    if number >= 1_000_000:
+        return f"{_three(number / 1_000_000)} M"
+    return f"{_three(number / 1000)} k" if number >= 1000 else str(number)
+
+
+def score(value: float) -> str:
+    """A metric between 0 and 1."""
+    return f"{value:.3f}"
+
+
+def change(value: float) -> str:
+    """A difference of metrics, always with its sign."""
+    return f"{value:+.3f}"
+
+
+def share(value: float) -> str:
+    """A fraction in per cent."""
+    return f"{value * 100:.1f} %"
+
+
+def _three(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value == 0:
+        return "0"
+    if abs(value) < 0.001:
+        return "<0.001"
+    if abs(value) >= 100:
+        return f"{value:.0f}"
+    return f"{value:#.3g}"

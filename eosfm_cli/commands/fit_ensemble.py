@@ -1,0 +1,155 @@
+"""`eosfm fit-ensemble`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from eosfm_cli.commands import figures, options
+from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
+from eosfm_cli.commands.options import CHOICES, example, new_app
+
+if TYPE_CHECKING:
+    from eosfm_cli.results import FitResult
+
+app = new_app()
+
+Fusion = Literal["concat", "conv1x1"]
+Normalize = Literal["batch", "layer", "none"]
+
+
+@app.command(epilog=example("eosfm fit-ensemble mini-landcover --fusion conv1x1 --top-k 2"))
+def fit_ensemble(
+    recipe: options.RecipeName,
+    ensemble: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="An ensemble file; .safetensors or .pth.",
+            show_default="the newest export",
+            rich_help_panel=CHOICES,
+        ),
+    ] = None,
+    fusion: Annotated[
+        Fusion | None,
+        typer.Option(
+            help="How the specialists' features are joined.",
+            show_default="the recipe's, concat",
+            rich_help_panel=CHOICES,
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="K",
+            help="Learn which specialists help, and keep this many.",
+            show_default="the recipe's, all",
+            rich_help_panel=CHOICES,
+        ),
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Fail, instead of warn, if --top-k is more than can be used.",
+            rich_help_panel=CHOICES,
+        ),
+    ] = False,
+    normalize: Annotated[
+        Normalize | None,
+        typer.Option(
+            help="How each specialist's features are normalised.",
+            show_default="the recipe's, batch",
+            rich_help_panel=CHOICES,
+        ),
+    ] = None,
+    specialists: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Only these specialists.", rich_help_panel=CHOICES),
+    ] = None,
+    exclude: Annotated[
+        str | None,
+        typer.Option(metavar="C,D", help="All but these specialists.", rich_help_panel=CHOICES),
+    ] = None,
+    freeze: Annotated[
+        bool | None,
+        typer.Option(
+            "--freeze/--no-freeze",
+            help="Keep the specialists' weights as they are.",
+            show_default="the recipe's, freeze",
+            rich_help_panel=CHOICES,
+        ),
+    ] = None,
+    epochs: options.Epochs = None,
+    batch_size: options.BatchSize = None,
+    lr: options.LearningRate = None,
+    devices: options.Devices = None,
+    precision: options.PrecisionOption = None,
+    seed: options.Seed = None,
+    data_root: options.DataRoot = None,
+    set_: options.Set = None,
+    output: options.ExperimentsOutput = None,
+    json: options.Json = False,
+) -> None:
+    """Fit the frozen ensemble to a recipe's task.
+
+    Feeds every specialist from the recipe's bands, joins their features and trains a decoder on
+    top. The model is one file that `eosfm predict` takes. Bands are matched by name; which
+    specialist runs on which bands is printed before the work begins.
+    """
+    from eosfm_cli.recipe import load_recipe
+
+    overrides = options.overrides(
+        "fit",
+        set_,
+        ensemble=None if ensemble is None else str(ensemble),
+        fusion=fusion,
+        top_k=top_k,
+        normalize=normalize,
+        specialists=options.names(specialists),
+        exclude=options.names(exclude),
+        freeze=freeze,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        devices=options.devices(devices),
+        precision=precision,
+        seed=seed,
+    )
+    loaded = load_recipe(recipe, overrides)
+    from eosfm_cli.workflows.fit_ensemble import fit_ensemble as fit  # seconds
+
+    result = fit(
+        loaded,
+        root=options.root(output),
+        data_root=data_root,
+        strict=strict,
+        progress=ConsoleProgress(),
+    )
+    _show(result, as_json=json)
+
+
+def _show(result: FitResult, *, as_json: bool) -> None:
+    if as_json:
+        write_json(result)
+    else:
+        write_table(["fitted", result.recipe], _rows(result))
+    next_command("eosfm ablate", "eosfm predict scene.tif")
+
+
+def _rows(result: FitResult) -> list[list[str | None]]:
+    searched = result.scores.items()
+    return [
+        *([f"test {name}", figures.score(value)] for name, value in result.metrics.items()),
+        ["specialists", ", ".join(result.specialists)],
+        *([f"gate of {name}", figures.score(value)] for name, value in searched),
+        ["parameters", figures.count(result.parameters)],
+        ["of these trained", figures.count(result.trainable)],
+        ["time", figures.duration(result.cost.seconds)],
+        ["energy", figures.energy(result.cost.energy_kwh)],
+        ["ensemble", None if result.ensemble is None else str(result.ensemble)],
+        ["model", str(result.model)],
+    ]

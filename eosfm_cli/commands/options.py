@@ -1,0 +1,211 @@
+"""Options that commands share; each means the same everywhere.
+
+    RECIPE               a shipped recipe (`mini-rgb`) or a path to a YAML file
+    --epochs             passes over the training data
+    --batch-size         tiles per step
+    --lr                 learning rate
+    --seed               of everything random
+    --devices            how many accelerators
+    --precision          number format of training
+    --data-root          folder that holds the datasets
+    --set                any key of the recipe
+    --output, -o         where the result goes: the experiments folder, or one file
+    --experiments        the project's folder of runs, where it is only read
+    --json               one JSON object on stdout
+
+Numbers have no default here: what is not given stays as the recipe has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from eosfm_cli.run_dir import experiments_dir
+
+TRAINING, DATA, CHOICES, OUTPUT = "Training", "Data", "The ensemble", "Output"
+
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
+
+
+def recipe_names(incomplete: str) -> list[str]:
+    """Complete a recipe's name; completion never fails."""
+    try:
+        from eosfm_cli import recipe
+
+        return [name for name in recipe.recipe_names() if name.startswith(incomplete)]
+    except Exception:
+        return []
+
+
+RecipeName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe's name (`eosfm recipes list`) or a YAML file.",
+        autocompletion=recipe_names,
+    ),
+]
+RecipeNames = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RECIPE",
+        help="Recipes' names (`eosfm recipes list`) or YAML files.",
+        autocompletion=recipe_names,
+    ),
+]
+
+
+def _from_recipe(value: object) -> str:
+    return f"the recipe's, {value}"
+
+
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Passes over the training data.",
+        show_default=_from_recipe(20),
+        rich_help_panel=TRAINING,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Tiles per step.",
+        show_default=_from_recipe(8),
+        rich_help_panel=TRAINING,
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--lr",
+        metavar="RATE",
+        help="Learning rate.",
+        show_default=_from_recipe(0.001),
+        rich_help_panel=TRAINING,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Seed of weights, order and augmentation.",
+        show_default=_from_recipe(0),
+        rich_help_panel=TRAINING,
+    ),
+]
+Devices = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|auto",
+        help="How many accelerators; without one, the CPU.",
+        show_default=_from_recipe("auto"),
+        rich_help_panel=TRAINING,
+    ),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        metavar="FORMAT",
+        help="Number format: 32-true, 16-mixed or bf16-mixed.",
+        show_default=_from_recipe("32-true"),
+        rich_help_panel=TRAINING,
+    ),
+]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder that holds the datasets.",
+        show_default="$EOSFM_DATA or data",
+        rich_help_panel=DATA,
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of the recipe, as in --set tile.size=128; may be repeated.",
+        rich_help_panel=DATA,
+    ),
+]
+ExperimentsOutput = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="The project's folder of runs.",
+        show_default="$EOSFM_EXPERIMENTS or experiments",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Experiments = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="The project's folder of runs.",
+        show_default="$EOSFM_EXPERIMENTS or experiments",
+        rich_help_panel=DATA,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object on stdout.", rich_help_panel=OUTPUT),
+]
+
+
+def new_app(**settings: Any) -> typer.Typer:  # noqa: ANN401 - Typer's own arguments
+    """The Typer app that a command's module offers to the top-level one."""
+    return typer.Typer(
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **settings,
+    )
+
+
+def example(line: str) -> str:
+    """The example at the end of a command's help."""
+    return f"**Example:** `{line}`"
+
+
+def overrides(section: str, pairs: Sequence[str] | None, **given: object) -> dict[str, Any]:
+    """Lay the options that were given, then `--set`, over a section of the recipe.
+
+    Args:
+        section: `training` or `fit`; where the options' keys stand in the recipe.
+        pairs: `--set`, with whole keys; they win.
+        given: Option -> value, `None` where it was not given.
+    """
+    from eosfm_cli.recipe import parse_overrides
+
+    options = {f"{section}.{key}": value for key, value in given.items() if value is not None}
+    return {**options, **parse_overrides(pairs or ())}
+
+
+def devices(value: str | None) -> int | str | None:
+    """`--devices` as the recipe has it."""
+    return int(value) if value is not None and value.isdigit() else value
+
+
+def names(value: str | None) -> list[str] | None:
+    """A comma-separated option as a list."""
+    return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
+
+
+def root(given: Path | None) -> Path:
+    """The project's folder of runs."""
+    return experiments_dir(given)

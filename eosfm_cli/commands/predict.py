@@ -1,0 +1,111 @@
+"""`eosfm predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eosfm_cli.commands import figures, options
+from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
+from eosfm_cli.commands.options import DATA, OUTPUT, example, new_app
+
+if TYPE_CHECKING:
+    from eosfm_cli.results import PredictResult
+
+app = new_app()
+
+
+@app.command(epilog=example("eosfm predict scene.tif --output map.tif"))
+def predict(
+    input: Annotated[
+        Path, typer.Argument(metavar="INPUT", help="A raster of any size, as GDAL reads it.")
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="FILE|RUN",
+            help="A fitted model, or the run folder of a fit.",
+            show_default="the newest completed fit",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    bands: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="The file's bands in file order, as in red,green,blue or B04,B03,B02.",
+            show_default="the file's band descriptions",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    experiments: options.Experiments = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="The map.",
+            show_default="INPUT with _pred.tif",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace a map that is there.", rich_help_panel=OUTPUT),
+    ] = False,
+    quicklook: Annotated[
+        bool,
+        typer.Option(
+            "--quicklook/--no-quicklook",
+            help="Also write a PNG to look at.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = True,
+    json: options.Json = False,
+) -> None:
+    """Map a scene with a fitted model.
+
+    Reads the scene by windows, so its size does not matter, and writes classes with their colours
+    as a GeoTIFF with the same CRS, transform, width and height. Pixels without data stay without.
+    """
+    from eosfm_cli.bands import parse_bands
+
+    named = None if bands is None else parse_bands(bands)
+    from eosfm_cli.workflows.predict import predict as map_scene  # seconds
+
+    result = map_scene(
+        input,
+        model=model,
+        output=output,
+        bands=named,
+        root=options.root(experiments),
+        overwrite=overwrite,
+        quicklook=quicklook,
+        progress=ConsoleProgress(),
+    )
+    if json:
+        write_json(result)
+    else:
+        _show(result)
+    next_command("eosfm emissions")
+
+
+def _show(result: PredictResult) -> None:
+    shares = sorted(result.shares.items(), key=lambda item: -item[1])
+    write_table(
+        ["class", "share"],
+        [[name, figures.share(value)] for name, value in shares],
+        total=["no data", figures.share(result.nodata_share)],
+    )
+    progress = ConsoleProgress()
+    progress.say(
+        f"{result.width} × {result.height} pixels, time {figures.duration(result.cost.seconds)}, "
+        f"energy {figures.energy(result.cost.energy_kwh)}"
+    )
+    for path in filter(None, (result.output, result.quicklook)):
+        progress.say(f"wrote {path}")

@@ -1,0 +1,156 @@
+"""`eosfm recipes`: list, show, copy, validate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from eosfm_cli.commands import options
+from eosfm_cli.commands.console import (
+    ConsoleProgress,
+    next_command,
+    write_json,
+    write_table,
+    write_text,
+)
+from eosfm_cli.commands.options import OUTPUT, example, new_app
+
+app = new_app(help="List, show, copy and check recipes.", invoke_without_command=True)
+
+
+@app.callback(epilog=example("eosfm recipes show mini-rgb"))
+def recipes(context: typer.Context) -> None:
+    """List, show, copy and check recipes.
+
+    A recipe is a YAML file that says what a dataset is and how to train on it.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("list", epilog=example("eosfm recipes list --task segmentation"))
+def list_(
+    task: Annotated[
+        Literal["segmentation", "classification"] | None, typer.Option(help="Only this task.")
+    ] = None,
+    sensor: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Only this sensor (sentinel-2) or kind of band (optical, sar)."
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List the recipes that come with eosfm."""
+    from eosfm_cli.recipe import list_recipes
+
+    found = list_recipes(task=task, sensor=sensor)
+    if json:
+        write_json({"recipes": [asdict(summary) for summary in found]})
+        return
+    if not found:
+        ConsoleProgress().warn("no recipe is like that; `eosfm recipes list` shows all.")
+        return
+    write_table(
+        ["recipe", "task", "bands", "classes", "sensors", "licence", "title"],
+        [
+            [
+                summary.name,
+                summary.task,
+                str(summary.bands),
+                str(summary.classes),
+                ", ".join(summary.sensors),
+                summary.licence,
+                summary.title,
+            ]
+            for summary in found
+        ],
+    )
+    next_command(f"eosfm recipes show {found[0].name}")
+
+
+@app.command(epilog=example("eosfm recipes show mini-rgb --set training.epochs=5"))
+def show(name: options.RecipeName, set_: options.Set = None, json: options.Json = False) -> None:
+    """Print a recipe as it would run, with every default filled in."""
+    from eosfm_cli.recipe import find_recipe, load_recipe, parse_overrides
+
+    recipe = load_recipe(name, parse_overrides(set_ or ()))
+    ConsoleProgress().say(f"from {find_recipe(name)[0]}")
+    if json:
+        write_json(recipe.model_dump(mode="json"))
+    else:
+        write_text(recipe.to_yaml())
+
+
+@app.command(epilog=example("eosfm recipes copy mini my-dataset.yaml"))
+def copy(
+    name: options.RecipeName,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="A file or folder.")] = Path(),
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=OUTPUT),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Copy a recipe's file, all its variants with it, to start your own from."""
+    from eosfm_cli import run_dir
+    from eosfm_cli.errors import UsageError
+    from eosfm_cli.recipe import find_recipe, load_recipe
+
+    load_recipe(name)
+    source, variant = find_recipe(name)
+    target = destination / source.name if destination.is_dir() else destination
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} is there already.", hint="--overwrite replaces it.")
+    run_dir.write_text(target, source.read_text(encoding="utf-8"))
+    if json:
+        write_json({"recipe": name, "path": target})
+    else:
+        write_text(f"{target}\n")
+    if variant:
+        ConsoleProgress().say(
+            f"{name} is a variant in that file: {target.with_stem(f'{target.stem}-{variant}')}"
+        )
+    next_command(f"eosfm recipes validate {target}")
+
+
+@app.command(epilog=example("eosfm recipes validate my-dataset.yaml"))
+def validate(
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Recipes, as YAML files.")],
+    json: options.Json = False,
+) -> None:
+    """Check recipes, every variant of them, and list all errors with their lines."""
+    from eosfm_cli.errors import ExitCode
+
+    problems = {file: _problems(file) for file in files}
+    if json:
+        write_json({"recipes": problems, "valid": not any(problems.values())})
+    else:
+        write_text("".join(_verdict(file, found) for file, found in problems.items()))
+    if any(problems.values()):
+        raise typer.Exit(ExitCode.USAGE)
+
+
+def _problems(file: str) -> list[str]:
+    from eosfm_cli.errors import RecipeError
+    from eosfm_cli.recipe import load_recipe, variant_names
+
+    problems: dict[str, None] = {}
+    try:
+        for name in variant_names(file):
+            try:
+                load_recipe(name)
+            except RecipeError as error:
+                problems.update(dict.fromkeys(error.message.splitlines()))
+    except RecipeError as error:
+        problems[error.message] = None
+    return list(problems)
+
+
+def _verdict(file: str, problems: list[str]) -> str:
+    if not problems:
+        return f"{file}: ok\n"
+    return "".join(f"{line}\n" for line in problems)

@@ -1,0 +1,163 @@
+"""The one datamodule: train, validation and test tiles of any recipe."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Sampler, default_collate
+
+from eosfm_cli.data.folder import FolderSource
+from eosfm_cli.data.sources import open_source
+from eosfm_cli.data.splits import SPLIT_NAMES, SplitName
+from eosfm_cli.data.tiles import TileDataset
+from eosfm_cli.errors import DataError
+from eosfm_cli.progress import Progress
+from eosfm_cli.recipe import Recipe, TrainingSpec
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Seeded order that tells the dataset the epoch with each index.
+
+    So the epoch reaches workers that live on from epoch to epoch. Lightning calls `set_epoch`;
+    where nobody does, each pass counts as the next epoch.
+
+    Args:
+        length: How many samples there are.
+        seed: Together with the epoch it fixes the order.
+    """
+
+    def __init__(self, length: int, *, seed: int) -> None:
+        self._length = length
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next pass that of this epoch."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Count the samples of one epoch."""
+        return self._length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Go through `(epoch, index)` in this epoch's order."""
+        epoch = self._epoch
+        self._epoch += 1
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + epoch)
+        for index in torch.randperm(self._length, generator=generator).tolist():
+            yield epoch, index
+
+
+class TileLoader(DataLoader):
+    """A loader that raises what is wrong with the data as it is, without a worker's traceback."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Go through batches.
+
+        Raises:
+            DataError: A file is damaged, or has labels that the recipe does not list.
+        """
+        for batch in super().__iter__():
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+def _collate(samples: list[dict[str, Any]] | DataError) -> dict[str, Any] | DataError:
+    return samples if isinstance(samples, DataError) else default_collate(samples)
+
+
+def _start_worker(number: int) -> None:
+    """Leave Ctrl-C to the main process, which stops its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class TileDataModule(LightningDataModule):
+    """Tiles of a source, batched.
+
+    Args:
+        source: The samples of each split.
+        recipe: With statistics.
+        spec: Batch size, workers, seed, augmentation.
+    """
+
+    def __init__(self, source: FolderSource, recipe: Recipe, spec: TrainingSpec) -> None:
+        super().__init__()
+        self.source = source
+        self._spec = spec
+        self._datasets: dict[SplitName, TileDataset] = {
+            name: TileDataset(source.samples[name], recipe, split=name, spec=spec)
+            for name in SPLIT_NAMES
+        }
+
+    def dataset(self, split: SplitName) -> TileDataset:
+        """The tiles of a split, one at a time."""
+        return self._datasets[split]
+
+    @property
+    def sample_counts(self) -> dict[SplitName, int]:
+        """Samples (images) of each split."""
+        return {name: len(samples) for name, samples in self.source.samples.items()}
+
+    @property
+    def tile_counts(self) -> dict[SplitName, int]:
+        """Tiles of each split; of an epoch for training."""
+        return {name: len(dataset) for name, dataset in self._datasets.items()}
+
+    def train_dataloader(self) -> TileLoader:
+        """Batches of training tiles in a new order each epoch.
+
+        A last batch of a single tile is left out where there are others: batch normalisation over
+        one value cannot be trained.
+        """
+        tiles, batch = len(self._datasets["train"]), self._spec.batch_size
+        sampler = EpochSampler(tiles, seed=self._spec.seed)
+        return self._loader(
+            "train", sampler=sampler, drop_last=tiles > batch and tiles % batch == 1
+        )
+
+    def val_dataloader(self) -> TileLoader:
+        """Batches of validation tiles, in order."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> TileLoader:
+        """Batches of test tiles, in order."""
+        return self._loader("test")
+
+    def _loader(self, split: SplitName, **options: Any) -> TileLoader:  # noqa: ANN401
+        return TileLoader(
+            self._datasets[split],
+            batch_size=self._spec.batch_size,
+            num_workers=self._spec.workers,
+            persistent_workers=self._spec.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator().manual_seed(self._spec.seed),
+            collate_fn=_collate,
+            worker_init_fn=_start_worker,
+            **options,
+        )
+
+
+def build_datamodule(
+    recipe: Recipe, data_root: Path | None, *, spec: TrainingSpec, progress: Progress
+) -> TileDataModule:
+    """Open a recipe's data as train, validation and test tiles.
+
+    Args:
+        recipe: With statistics.
+        data_root: The folder of all datasets; see `resolve_root`.
+        spec: `recipe.training` or `recipe.fit`.
+        progress: Told about making and checking the data.
+
+    Raises:
+        DataError: The dataset is missing, half there, or not as the recipe says.
+    """
+    if recipe.statistics is None:
+        raise ValueError("build_datamodule needs a recipe with statistics; see with_statistics")
+    return TileDataModule(open_source(recipe, data_root, progress), recipe, spec)

@@ -1,0 +1,63 @@
+"""Where a recipe's data is, and how to open it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from eosfm_cli.data.folder import FolderSource, contents, read_folder
+from eosfm_cli.data.mini import make_mini
+from eosfm_cli.errors import DataError
+from eosfm_cli.progress import Progress, Silent
+from eosfm_cli.recipe import Recipe
+
+_NOBODY = Silent()
+
+
+def resolve_root(recipe: Recipe, data_root: Path | None) -> Path:
+    """The dataset's folder: the recipe's root below `data_root`, `EOSFM_DATA` or `data`."""
+    base = data_root or Path(os.environ.get("EOSFM_DATA") or "data")
+    return base.expanduser() / Path(recipe.dataset.root).expanduser()
+
+
+def open_source(
+    recipe: Recipe, data_root: Path | None, progress: Progress = _NOBODY
+) -> FolderSource:
+    """Find a recipe's samples and check them; the embedded dataset is made on first use.
+
+    Raises:
+        DataError: The dataset is missing, half there, or not as the recipe says.
+    """
+    root = resolve_root(recipe, data_root)
+    if recipe.dataset.loader == "mini" and not root.exists():
+        progress.say(f"Making the embedded dataset in {root}.")
+        make_mini(root)
+    if not root.is_dir():
+        raise _missing(recipe, root)
+    return read_folder(recipe, root, progress)
+
+
+def _missing(recipe: Recipe, root: Path) -> DataError:
+    dataset = recipe.dataset
+    paths = [image.path for image in dataset.images.values()]
+    paths += [dataset.masks.path] if dataset.masks else []
+    facts = {
+        "expected": ", ".join(paths),
+        "found": _found_instead(root),
+        "get it": dataset.download,
+        "homepage": dataset.homepage,
+        "size": dataset.size,
+        "licence": dataset.licence,
+    }
+    lines = [f"  {name}: {fact}" for name, fact in facts.items() if fact]
+    return DataError(
+        "\n".join([f"The data of {recipe.title!r} is not at {root}.", *lines]),
+        hint=f"Put it there, or name the folder that holds {dataset.root!r} with --data-root.",
+    )
+
+
+def _found_instead(root: Path) -> str:
+    if root.exists():
+        return f"{root} is a file, not a folder"
+    folder = next(parent for parent in root.absolute().parents if parent.is_dir())
+    return f"{folder} holds {contents(folder)}"

@@ -1,0 +1,243 @@
+"""Map a scene with a fitted model."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from eosfm_cli import __version__
+from eosfm_cli.carbon.tracker import track
+from eosfm_cli.errors import BundleError, RasterError, UsageError
+from eosfm_cli.manifest import ModelManifest, read_manifest
+from eosfm_cli.progress import Progress, Silent
+from eosfm_cli.raster.geotiff import new_map
+from eosfm_cli.raster.mapping import Tally, map_scene
+from eosfm_cli.raster.mosaic import memory_needed
+from eosfm_cli.raster.quicklook import draw_quicklook
+from eosfm_cli.raster.ranges import doubtful_bands
+from eosfm_cli.raster.scene import Scene, open_scene
+from eosfm_cli.raster.scoring import Scorer, best_device
+from eosfm_cli.raster.windows import WindowPlan, plan_windows
+from eosfm_cli.results import Cost, PredictResult
+from eosfm_cli.run_dir import RunDir, newest_fit
+
+if TYPE_CHECKING:
+    from eosfm_cli.training.model import FittedModel
+
+_BATCH_SIZE = 8
+_SAMPLED_WINDOWS = 5
+_MOST_MEMORY = 4 * 2**30
+
+
+def predict(
+    input: Path,
+    *,
+    model: Path | None = None,
+    output: Path | None = None,
+    bands: tuple[str, ...] | None = None,
+    root: Path = Path("experiments"),
+    overwrite: bool = False,
+    quicklook: bool = True,
+    progress: Progress | None = None,
+    fitted: FittedModel | None = None,
+) -> PredictResult:
+    """Map a scene: every pixel of it gets the class that the model gives it.
+
+    Args:
+        input: The scene, any raster that has the model's bands.
+        model: A fitted model or the run folder of one; the newest fit in `root` if not given.
+        output: The map; `<stem>_pred.tif` beside the scene if not given.
+        bands: Names of the scene's bands in file order; its own descriptions if not given.
+        root: The experiments folder, for the newest model and the emissions ledger.
+        overwrite: Replace a map that is already there.
+        quicklook: Draw a PNG beside the map.
+        progress: Who is told.
+        fitted: A model that is already in memory.
+
+    Raises:
+        RasterError: The scene cannot be read.
+        BandError: The scene lacks a band that the model takes.
+        UsageError: The model makes no maps, or the map would replace something.
+        OutputError: The map cannot be written.
+    """
+    progress = progress or Silent()
+    source, manifest = _choose_model(model, root, fitted, progress)
+    _refuse_other_tasks(manifest)
+    output = _choose_output(input, output, progress)
+    picture = output.with_suffix(".png") if quicklook else None
+    _refuse_to_replace(input, output, picture, overwrite=overwrite)
+    tags = _tags(source, manifest, input)
+    classes, title = manifest.classes, manifest.title
+    with open_scene(input, manifest, bands) as scene:
+        plan = _plan(scene, manifest, progress)
+        with (
+            track(root, command="predict", name=input.name, progress=progress) as meter,
+            new_map(output, scene.grid, classes, title=title, tags=tags) as writer,
+        ):
+            scorer = _load(source, fitted, progress)
+            _check_values(scene, plan, progress)
+            with progress.step("mapping", len(plan)) as step:
+                tally = map_scene(scene, plan, classes, scorer, writer, step)
+    if tally.nodata_share == 1:
+        progress.warn(f"{input.name} has no pixel with a value in every band that is needed.")
+    if picture is not None:
+        heading = f"{title}: {input.name}"
+        draw_quicklook(
+            picture, prediction=output, classes=classes, title=heading, shares=tally.shares
+        )
+    return _result(input, output, picture, plan, tally, meter.cost)
+
+
+def _choose_model(
+    model: Path | None, root: Path, fitted: FittedModel | None, progress: Progress
+) -> tuple[Path | None, ModelManifest]:
+    """Where the model is, `None` if it is already in memory, and what it says about itself."""
+    if fitted is not None:
+        return None, fitted.manifest
+    source = model or newest_fit(root).model
+    if source.is_dir():
+        source = RunDir(source).model
+    manifest = read_manifest(source)
+    if not isinstance(manifest, ModelManifest):
+        raise BundleError(
+            f"{source} is an ensemble of specialists, not a fitted model.",
+            hint="Fit it to a task first: eosfm fit-ensemble RECIPE --ensemble " + str(source),
+        )
+    chosen = "" if model else " (newest fit)"
+    progress.say(
+        f"model: {source}{chosen}: {manifest.title}, {len(manifest.specialists)} specialists"
+    )
+    return source, manifest
+
+
+def _refuse_other_tasks(manifest: ModelManifest) -> None:
+    if manifest.task != "segmentation":
+        raise UsageError(
+            f"The model {manifest.recipe!r} tells the class of whole images; it makes no maps.",
+            hint="Name a model of a segmentation recipe with --model: "
+            "`eosfm recipes list --task segmentation` shows them.",
+        )
+
+
+def _choose_output(scene: Path, output: Path | None, progress: Progress) -> Path:
+    name = f"{scene.stem}_pred.tif"
+    if output is None:
+        if scene.parent.is_dir() and not os.access(scene.parent, os.W_OK):
+            progress.say(f"{scene.parent} cannot be written: the map goes to the current folder")
+            return Path(name)
+        return scene.with_name(name)
+    if output.is_dir():
+        return output / name
+    if output.suffix.lower() not in (".tif", ".tiff"):
+        raise UsageError(
+            f"A map is a GeoTIFF, and --output {output} does not end in .tif.",
+            hint=f"For example: --output {output.with_suffix('.tif')}",
+        )
+    return output
+
+
+def _refuse_to_replace(scene: Path, output: Path, picture: Path | None, *, overwrite: bool) -> None:
+    for product in filter(None, (output, picture)):
+        if not product.exists():
+            continue
+        if scene.exists() and product.samefile(scene):
+            raise UsageError(f"{product} is the scene itself.", hint="Choose another --output.")
+        if not overwrite:
+            raise UsageError(
+                f"{product} is already there.",
+                hint="Replace it with --overwrite, or name --output.",
+            )
+
+
+def _plan(scene: Scene, manifest: ModelManifest, progress: Progress) -> WindowPlan:
+    grid = scene.grid
+    plan = plan_windows(grid.height, grid.width, manifest.tile_size)
+    if memory_needed(plan, len(manifest.classes)) > _MOST_MEMORY:
+        raise RasterError(
+            f"{scene.path} is {grid.width:,} pixels wide, too wide to map in one piece.",
+            hint="Cut it into columns first: rio clip IN OUT --bounds 'LEFT BOTTOM RIGHT TOP'",
+        )
+    progress.say(f"scene: {grid.describe()}")
+    progress.say(f"bands: {scene.matching}")
+    if not grid.is_placed:
+        progress.warn(
+            f"{scene.path.name} has no coordinate reference system; its map has none either."
+        )
+    if scene.has_palette:
+        progress.warn(
+            f"{scene.path.name} has a colour table: its values are read as measurements, not as "
+            "colours. If they stand for colours, expand them to red, green and blue first."
+        )
+    progress.say(f"plan: {plan.describe()}")
+    return plan
+
+
+def _tags(source: Path | None, manifest: ModelManifest, scene: Path) -> dict[str, str]:
+    """What the map's file says about where it comes from."""
+    found = {
+        "TIFFTAG_SOFTWARE": f"eosfm {__version__}",
+        "TIFFTAG_IMAGEDESCRIPTION": f"{manifest.title}: {scene.name}",
+        "TIFFTAG_COPYRIGHT": manifest.licence,
+        "TIFFTAG_DATETIME": datetime.now(UTC).strftime("%Y:%m:%d %H:%M:%S"),
+        "EOSFM_INPUT": scene.name,
+        "EOSFM_MODEL": source.name if source else None,
+        "EOSFM_MODEL_CREATED": manifest.created,
+        "EOSFM_RECIPE": manifest.recipe,
+        "EOSFM_BANDS": ", ".join(manifest.bands),
+        "EOSFM_SPECIALISTS": ", ".join(s.name for s in manifest.specialists),
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _load(source: Path | None, fitted: FittedModel | None, progress: Progress) -> Scorer:
+    device = best_device()
+    progress.say(f"device: {device.type}")
+    if fitted is None:
+        # TerraTorch takes long to import: not before the scene and the output are found good, and
+        # not at all for callers that bring their model.
+        from eosfm_cli.training.model import load_model
+
+        fitted = load_model(source)
+    return Scorer(
+        fitted.module,
+        device,
+        _BATCH_SIZE,
+        lambda size: progress.warn(f"Memory ran out; going on with {size} windows at once."),
+    )
+
+
+def _check_values(scene: Scene, plan: WindowPlan, progress: Progress) -> None:
+    """Look at a few windows before computing all of them."""
+    step = -(-len(plan) // _SAMPLED_WINDOWS)
+    tiles = itertools.islice(plan, step // 2, None, step)
+    sample = [pixels.values[:, pixels.valid] for pixels in map(scene.read, tiles)]
+    mean, std = scene.mean.ravel(), scene.std.ravel()
+    doubts = doubtful_bands(scene.bands, np.concatenate(sample, axis=1), mean, std)
+    if doubts:
+        listed = "".join(f"\n  {doubt.describe()}" for doubt in doubts)
+        progress.warn(
+            f"The values of {scene.path.name} are not those that the model was fitted on, so its "
+            f"map will hardly be right:{listed}\nConvert the scene to the same units first "
+            "(reflectance from 0 to 1 or from 0 to 10000, radar in decibels or linear)."
+        )
+
+
+def _result(
+    scene: Path, output: Path, picture: Path | None, plan: WindowPlan, tally: Tally, cost: Cost
+) -> PredictResult:
+    return PredictResult(
+        input=scene,
+        output=output,
+        quicklook=picture,
+        width=plan.width,
+        height=plan.height,
+        windows=len(plan),
+        shares=tally.shares,
+        nodata_share=tally.nodata_share,
+        cost=cost,
+    )

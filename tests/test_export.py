@@ -1,0 +1,171 @@
+"""From run folders and loose checkpoints to one ensemble."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import PARAMETERS_3, lightning, tiny_state, train_run
+
+from eosfm_cli.ensemble.bundle import read_ensemble
+from eosfm_cli.errors import BundleError, DataError, UsageError
+from eosfm_cli.progress import Silent
+from eosfm_cli.workflows.export import export
+
+
+class _Listener(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def _loose(path: Path, in_chans: int = 3) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(lightning(tiny_state(in_chans)), path)
+    return path
+
+
+def test_every_completed_specialist_is_taken(tmp_path: Path) -> None:
+    train_run(tmp_path, "mini-s2")
+    train_run(tmp_path, "mini-rgb")
+    result = export(root=tmp_path)
+    assert result.path == tmp_path / "ensemble.safetensors"
+    assert result.specialists == ("mini-rgb", "mini-s2")
+    assert (result.skipped, result.parameters) == ({}, 2 * PARAMETERS_3)
+    info = read_ensemble(result.path)[0].info
+    assert info.bands == ("red", "green", "blue")
+    assert info.statistics["green"].std == 4
+    assert (info.recipe, info.task, info.licence) == ("mini-rgb", "segmentation", "CC-BY-4.0")
+    assert info.classes == ("water", "land")
+    assert (info.metrics, info.seconds) == ({"mIoU": 0.25}, 3.0)
+    assert (info.energy_kwh, info.emissions_kg) == (0.5, 0.125)
+    assert info.run == "train/mini-rgb/20260101-000000"
+
+
+def test_the_newest_completed_run_wins_and_the_others_are_told(tmp_path: Path) -> None:
+    old = train_run(tmp_path, "mini", "20260101-000000")
+    ninth = train_run(tmp_path, "mini", "20260102-000000-9")
+    tenth = train_run(tmp_path, "mini", "20260102-000000-10")
+    running = train_run(tmp_path, "mini", "20260103-000000", state="running")
+    failed = train_run(tmp_path, "mini", "20260104-000000", state="failed")
+    listener = _Listener()
+    result = export(root=tmp_path, progress=listener)
+    assert read_ensemble(result.path)[0].info.run.endswith(tenth.name)
+    assert result.skipped == {
+        str(failed): "it is not finished (failed)",
+        str(running): "it is still running",
+        str(ninth): f"{tenth} is newer",
+        str(old): f"{tenth} is newer",
+    }
+    for path in (old, ninth, running, failed, "Took mini"):
+        assert any(str(path) in text for text in listener.said)
+
+
+def test_the_last_checkpoint_stands_in_for_the_best(tmp_path: Path) -> None:
+    checkpoints = train_run(tmp_path, "mini") / "checkpoints"
+    (checkpoints / "best.ckpt").rename(checkpoints / "last.ckpt")
+    assert export(root=tmp_path).specialists == ("mini",)
+    (checkpoints / "last.ckpt").unlink()
+    with pytest.raises(DataError, match="it has no checkpoint"):
+        export(root=tmp_path)
+
+
+def test_checkpoints_of_plain_terratorch_are_found(tmp_path: Path) -> None:
+    train = tmp_path / "train"
+    train_run(tmp_path, "mini")
+    _loose(train / "potsdam/version_0/checkpoints/best-epoch=09.ckpt")
+    newest = _loose(train / "potsdam/version_1/checkpoints/best-epoch=03.ckpt", 4)
+    last = _loose(train / "potsdam/version_1/checkpoints/last.ckpt")
+    _loose(train / "clouds.ckpt")
+    _loose(train / "floods.ckpt", 2)
+    result = export(root=tmp_path, output=tmp_path / "all.pth")
+    assert result.specialists == ("clouds", "floods", "mini", "potsdam")
+    assert read_ensemble(result.path)[3].info.in_chans == 4
+    assert result.skipped[str(last)] == f"{newest} was preferred"
+    assert len(result.skipped) == 2
+
+
+def test_another_folder_can_be_gathered(tmp_path: Path) -> None:
+    _loose(tmp_path / "elsewhere/lightning_logs/version_0/checkpoints/epoch=1-step=2.ckpt")
+    train_run(tmp_path, "mini")
+    result = export(root=tmp_path, encoders_folder=tmp_path / "elsewhere")
+    assert result.specialists == ("elsewhere",)
+
+
+def test_what_cannot_be_read_is_left_out_of_a_folder(tmp_path: Path) -> None:
+    train_run(tmp_path, "whole")
+    broken = train_run(tmp_path, "broken")
+    (broken / "checkpoints/best.ckpt").write_bytes(b"PK\x03\x04 cut short")
+    recipe = train_run(tmp_path, "recipe")
+    (recipe / "config.yaml").write_text("titel: x\n")
+    loose = tmp_path / "train/stranger.ckpt"
+    torch.save({"state_dict": {"net.weight": torch.ones(1)}}, loose)
+    result = export(root=tmp_path)
+    assert result.specialists == ("whole",)
+    assert "cut short" in result.skipped[str(broken)]
+    assert "did you mean 'title'" in result.skipped[str(recipe)]
+    assert "no encoder" in result.skipped[str(loose)]
+
+
+def test_nothing_usable_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no specialist to export") as caught:
+        export(root=tmp_path)
+    assert "eosfm train-specialist" in caught.value.hint
+    run = train_run(tmp_path, "mini", state="interrupted")
+    with pytest.raises(DataError, match=f"{run}: it is not finished"):
+        export(root=tmp_path)
+    assert not (tmp_path / "ensemble.safetensors").exists()
+
+
+# --------------------------------------------------------------------------- named runs
+
+
+def test_runs_can_be_named_in_every_way(tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        train_run(tmp_path, name)
+    train_run(tmp_path, "a", "20260102-000000")
+    train = tmp_path / "train"
+    loose = _loose(tmp_path / "loose.ckpt")
+    runs = ["a", train / "b/20260101-000000", train / "c", loose]
+    runs += [train / "d/20260101-000000/checkpoints/best.ckpt", "a"]
+    result = export(runs, root=tmp_path)
+    assert result.specialists == ("a", "b", "c", "d", "loose")
+    infos = {s.info.name: s.info for s in read_ensemble(result.path)}
+    assert infos["a"].run == "train/a/20260102-000000"
+    assert infos["d"].recipe == "d"
+    assert infos["loose"].run == "loose.ckpt"
+
+
+def test_one_name_from_two_runs_becomes_two(tmp_path: Path) -> None:
+    first = train_run(tmp_path, "a")
+    second = train_run(tmp_path, "a", "20260102-000000")
+    assert export([first, second], root=tmp_path).specialists == ("a", "a-2")
+
+
+def test_a_named_run_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+    train_run(tmp_path, "whole")
+    unfinished = train_run(tmp_path, "unfinished", state="running")
+    best, last = (unfinished / f"checkpoints/{name}.ckpt" for name in ("best", "last"))
+    shutil.copy(best, last)
+    with pytest.raises(DataError, match="still running") as caught:
+        export(["whole", unfinished], root=tmp_path)
+    assert str(last) in caught.value.hint
+    assert export([last], root=tmp_path).specialists == ("unfinished",)
+    last.write_bytes(b"")
+    with pytest.raises(BundleError, match="is empty"):
+        export(["whole", last], root=tmp_path)
+    with pytest.raises(DataError, match="Did you mean 'whole'"):
+        export(["whol"], root=tmp_path)
+    with pytest.raises(DataError, match="no specialist to export"):
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        export([empty], root=tmp_path)
+
+
+def test_the_suffix_is_checked_first(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be written"):
+        export(root=tmp_path / "nowhere", output=tmp_path / "ensemble")

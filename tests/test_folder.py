@@ -1,0 +1,336 @@
+"""The folder loader: layouts, splits, and what is wrong with data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eosfm_cli.data.folder import FolderSource
+from eosfm_cli.data.labels import UNKNOWN, label_table
+from eosfm_cli.data.sources import open_source, resolve_root
+from eosfm_cli.data.splits import SPLIT_NAMES, Key, split_keys
+from eosfm_cli.errors import DataError, RecipeError
+from eosfm_cli.progress import Silent
+from eosfm_cli.recipe import FractionSplit, Recipe, SceneSplit
+from tests.rasters import folder_recipe, write_sample, write_tif
+
+
+class Listener(Silent):
+    """Remembers warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A dataset of three samples, a, b and c."""
+    for name in "abc":
+        write_sample(tmp_path / "data", name)
+    return tmp_path / "data"
+
+
+def ids(source: FolderSource) -> dict[str, list[str]]:
+    return {name: [s.id for s in source.samples[name]] for name in SPLIT_NAMES}
+
+
+def opened(recipe: Recipe, root: Path) -> FolderSource:
+    return open_source(recipe, root.parent)
+
+
+def refused(recipe: Recipe, root: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        opened(recipe, root)
+    return f"{caught.value.message}\n{caught.value.hint}"
+
+
+# --------------------------------------------------------------------------- splits
+
+
+def test_inline_lists(root: Path) -> None:
+    source = opened(folder_recipe(), root)
+    assert ids(source) == {"train": ["a"], "val": ["b"], "test": ["c"]}
+    sample = source.samples["train"][0]
+    assert (sample.height, sample.width) == (40, 50)
+    assert sample.mask == root / "masks/a.tif"
+
+
+def test_list_files_with_comments_and_file_names(root: Path) -> None:
+    (root / "train.txt").write_text("# official\n\nimages/a.tif\n")
+    (root / "val.txt").write_text("b.tif\r\n")
+    (root / "test.txt").write_text("c\n")
+    split = {"by": "list", "train": "train.txt", "val": "val.txt", "test": "test.txt"}
+    source = opened(folder_recipe(dataset={"split": split}), root)
+    assert ids(source) == {"train": ["a"], "val": ["b"], "test": ["c"]}
+
+
+def test_missing_list_file(root: Path) -> None:
+    split = {"by": "list", "train": "train.txt", "val": ["b"], "test": ["c"]}
+    assert "train.txt" in refused(folder_recipe(dataset={"split": split}), root)
+
+
+def test_listed_but_not_on_disk(root: Path) -> None:
+    split = {"by": "list", "train": ["a", "z"], "val": ["b"], "test": ["c"]}
+    assert "1 samples that are not on disk: z" in refused(
+        folder_recipe(dataset={"split": split}), root
+    )
+
+
+def test_on_disk_but_not_listed_is_told(root: Path) -> None:
+    write_sample(root, "d")
+    listener = Listener()
+    source = open_source(folder_recipe(), root.parent, listener)
+    assert sum(len(s) for s in source.samples.values()) == 3
+    assert listener.warnings == ["1 samples on disk are in no split: d."]
+
+
+@pytest.mark.parametrize("twin", ["b", "b.tif"])
+def test_lists_that_share_a_sample(root: Path, twin: str) -> None:
+    split = {"by": "list", "train": ["a", twin], "val": ["b"], "test": ["c"]}
+    assert "Splits overlap" in refused(folder_recipe(dataset={"split": split}), root)
+
+
+def test_scenes_by_name(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for name in ("paris_1", "paris_2", "rome_1", "oslo_1"):
+        write_sample(root, name)
+    split = {"by": "scene", "val": ["rome"], "test": ["oslo"]}
+    assert ids(opened(folder_recipe(dataset={"split": split}), root)) == {
+        "train": ["paris_1", "paris_2"],
+        "val": ["rome_1"],
+        "test": ["oslo_1"],
+    }
+    split = {"by": "scene", "val": ["roma"], "test": ["oslo"]}
+    assert "roma" in refused(folder_recipe(dataset={"split": split}), root)
+    split = {"by": "scene", "pattern": "^(.*)-"}
+    assert "finds no scene in the id" in refused(folder_recipe(dataset={"split": split}), root)
+
+
+def test_one_scene_cannot_be_split(root: Path) -> None:
+    split = {"by": "scene", "pattern": "^()", "val": 0.2, "test": 0.2}
+    assert "split is empty" in refused(folder_recipe(dataset={"split": split}), root)
+
+
+def test_folders_as_splits(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for split, name in (("train", "1"), ("valid", "1"), ("test", "1"), ("extra", "9")):
+        write_sample(root / split, name)
+    changes = {
+        "images": {"rgb": {"path": "{split}/images/{id}.tif", "bands": ["red", "green", "blue"]}},
+        "masks": {"path": "{split}/masks/{id}.tif"},
+        "split": {"by": "folder", "val": "valid"},
+    }
+    listener = Listener()
+    source = open_source(folder_recipe(dataset=changes), tmp_path, listener)
+    assert ids(source) == {"train": ["1"], "val": ["1"], "test": ["1"]}
+    assert source.samples["val"][0].mask == root / "valid/masks/1.tif"
+    assert len(listener.warnings) == 1
+    changes["split"] = {"by": "folder", "val": "test"}
+    assert "Splits overlap" in refused(folder_recipe(dataset=changes), root)
+
+
+@given(
+    names=st.sets(st.text("abc_12", min_size=1), min_size=8),
+    shares=st.tuples(st.floats(0.01, 0.4), st.floats(0.01, 0.4)),
+    seed=st.integers(0, 99),
+)
+def test_fractions_divide_and_do_not_depend_on_order(
+    names: set[str], shares: tuple[float, float], seed: int
+) -> None:
+    keys = [Key("", "", name) for name in names]
+    split = FractionSplit(by="fraction", val=shares[0], test=shares[1], seed=seed)
+    found = split_keys(keys, split, Path())
+    assert sorted(key for part in found.values() for key in part) == sorted(keys)
+    assert all(found.values())
+    assert split_keys(reversed(keys), split, Path()) == found
+
+
+@given(st.sets(st.tuples(st.integers(0, 30), st.integers(0, 5)), min_size=1), st.integers(0, 9))
+def test_scenes_stay_whole(pairs: set[tuple[int, int]], seed: int) -> None:
+    keys = [Key("", "", f"{scene}_{number}") for scene, number in pairs]
+    split = SceneSplit(by="scene", val=0.2, test=0.2, seed=seed)
+    if len({scene for scene, _ in pairs}) < 3:
+        with pytest.raises(DataError, match="split is empty"):
+            split_keys(keys, split, Path())
+        return
+    found = split_keys(keys, split, Path())
+    scenes = [{key.id.split("_")[0] for key in part} for part in found.values()]
+    assert sum(len(s) for s in scenes) == len(set().union(*scenes))
+    assert sum(len(part) for part in found.values()) == len(keys)
+
+
+# --------------------------------------------------------------------------- layouts
+
+
+def test_several_sensors_are_paired_by_name(root: Path) -> None:
+    for name in "abc":
+        write_tif(root / "radar" / f"s1_{name}.tif", np.zeros((2, 40, 50), np.float32))
+    images = {
+        "rgb": {"path": "images/{id}.tif", "bands": ["red", "green", "blue"]},
+        "s1": {"path": "radar/s1_{id}.tif", "bands": ["vv", "vh"]},
+    }
+    source = opened(folder_recipe(dataset={"images": images}), root)
+    assert source.samples["val"][0].images == (root / "images/b.tif", root / "radar/s1_b.tif")
+
+
+def test_a_sensor_that_is_not_used_need_not_be_there(root: Path) -> None:
+    images = {
+        "s1": {"path": "radar/{id}.tif", "bands": ["vv", "vh"]},
+        "rgb": {"path": "images/{id}.tif", "bands": ["red", "green", "blue"]},
+    }
+    recipe = folder_recipe(dataset={"images": images}, bands=["red"])
+    assert opened(recipe, root).samples["train"][0].images == (root / "images/a.tif",)
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for folder in ("Forest", "sea"):
+        for number in range(4):
+            write_tif(root / folder / f"{number}.tif", np.zeros((1, 8, 8), np.uint8))
+    recipe = folder_recipe(
+        task="classification",
+        classes=[{"name": "water", "values": ["sea"]}, {"name": "Forest"}],
+        dataset={
+            "images": {"pan": {"path": "{class}/{id}.tif", "bands": ["pan"]}},
+            "masks": None,
+            "split": {"by": "fraction", "val": 0.25, "test": 0.25},
+        },
+    )
+    source = opened(recipe, root)
+    samples = [s for split in source.samples.values() for s in split]
+    assert len(samples) == 8
+    assert all(s.label == (1 if s.images[0].parent.name == "Forest" else 0) for s in samples)
+    (root / "Forrest").mkdir()
+    write_tif(root / "Forrest" / "0.tif", np.zeros((1, 8, 8), np.uint8))
+    assert "Is 'Forrest' meant to be 'Forest'?" in refused(recipe, root)
+
+
+def test_ids_in_folders_and_names(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for name in "abc":
+        write_tif(root / name / f"{name}_B4.tif", np.zeros((1, 8, 8), np.uint8))
+        write_tif(root / name / "other_B4.tif", np.zeros((1, 8, 8), np.uint8))
+        write_tif(root / name / f"{name}_mask.tif", np.zeros((1, 8, 8), np.uint8))
+    images = {"red": {"path": "{id}/{id}_B4.tif", "bands": ["red"]}}
+    recipe = folder_recipe(dataset={"images": images, "masks": {"path": "{id}/{id}_mask.tif"}})
+    assert opened(recipe, root).samples["test"][0].images == (root / "c/c_B4.tif",)
+
+
+def test_files_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for split in ("train", "val", "test"):
+        write_tif(root / split / "1.tif", np.zeros((1, 8, 8), np.uint8))
+    write_tif(root / "masks/1.tif", np.zeros((8, 8), np.uint8))
+    changes = {
+        "images": {"pan": {"path": "{split}/{id}.tif", "bands": ["pan"]}},
+        "split": {"by": "folder"},
+    }
+    assert "cannot be told apart by id" in refused(folder_recipe(dataset=changes), root)
+
+
+def test_root_comes_from_option_environment_or_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = folder_recipe()
+    monkeypatch.delenv("EOSFM_DATA", raising=False)
+    assert resolve_root(recipe, None) == Path("data/data")
+    monkeypatch.setenv("EOSFM_DATA", "/elsewhere")
+    assert resolve_root(recipe, None) == Path("/elsewhere/data")
+    assert resolve_root(recipe, tmp_path) == tmp_path / "data"
+    absolute = folder_recipe(dataset={"root": "/mine"})
+    assert resolve_root(absolute, tmp_path) == Path("/mine")
+
+
+# --------------------------------------------------------------------------- bad data
+
+
+def test_missing_folder_says_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "dta").mkdir()
+    dataset = {"download": "Ask the authors.", "licence": "CC-BY-4.0", "homepage": "https://x.org"}
+    said = refused(folder_recipe(dataset=dataset), tmp_path / "data")
+    for fact in ("Ask the authors.", "CC-BY-4.0", "https://x.org", "images/{id}.tif", "dta/"):
+        assert fact in said
+    assert "--data-root" in said
+
+
+def test_folder_laid_out_otherwise(root: Path) -> None:
+    images = {"rgb": {"path": "img/{id}.tif", "bands": ["red", "green", "blue"]}}
+    said = refused(folder_recipe(dataset={"images": images}), root)
+    assert "img/{id}.tif" in said
+    assert "images/, masks/" in said
+
+
+@pytest.mark.parametrize(
+    ("gone", "lacks"), [("masks/b.tif", "masks/b.tif"), ("images/b.tif", "images/b.tif")]
+)
+def test_unmatched_pairs(root: Path, gone: str, lacks: str) -> None:
+    (root / gone).unlink()
+    assert f"b lacks {lacks}" in refused(folder_recipe(), root)
+
+
+def test_wrong_band_count_names_the_file(root: Path) -> None:
+    write_tif(root / "images/b.tif", np.zeros((4, 40, 50), np.float32))
+    assert f"{root / 'images/b.tif'} has 4 bands, the recipe names 3" in refused(
+        folder_recipe(), root
+    )
+
+
+def test_mask_of_another_size(root: Path) -> None:
+    write_tif(root / "masks/c.tif", np.zeros((40, 49), np.uint8))
+    said = refused(folder_recipe(), root)
+    assert "50 × 40" in said
+    assert "49 × 40" in said
+
+
+def test_mask_band_that_is_not_there(root: Path) -> None:
+    masks = {"path": "masks/{id}.tif", "band": 2}
+    assert "takes labels from band 2" in refused(folder_recipe(dataset={"masks": masks}), root)
+
+
+def test_no_raster_at_all(root: Path) -> None:
+    (root / "images/a.tif").write_text("hello")
+    assert str(root / "images/a.tif") in refused(folder_recipe(), root)
+
+
+def test_complex_numbers(root: Path) -> None:
+    write_tif(root / "images/a.tif", np.zeros((3, 40, 50), np.complex64))
+    assert "complex numbers" in refused(folder_recipe(), root)
+
+
+def test_nodata_that_is_also_a_class_is_told(root: Path) -> None:
+    write_tif(root / "masks/a.tif", np.zeros((40, 50), np.uint8), nodata=0)
+    listener = Listener()
+    open_source(folder_recipe(), root.parent, listener)
+    assert "declare 0 as nodata, which is also the class 'no'" in listener.warnings[0]
+
+
+# --------------------------------------------------------------------------- labels
+
+
+@given(st.lists(st.integers(-5, 300), min_size=1, max_size=50))
+def test_label_table_maps_what_it_knows(raw: list[int]) -> None:
+    recipe = folder_recipe(
+        classes=[{"name": "no"}, {"name": "yes", "values": [7, -2, 255]}],
+        dataset={"masks": {"path": "masks/{id}.tif", "ignore": [9]}},
+    )
+    known = {0: 0, 7: 1, -2: 1, 255: 1, 9: 255}
+    assert label_table(recipe)(np.array(raw)).tolist() == [known.get(v, UNKNOWN) for v in raw]
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        [{"name": "no"}, {"name": "yes", "values": [0]}],
+        [{"name": "no"}, {"name": "yes", "values": ["forest"]}],
+    ],
+)
+def test_contradicting_label_values(classes: list[dict[str, object]]) -> None:
+    with pytest.raises(RecipeError):
+        label_table(folder_recipe(classes=classes))

@@ -1,0 +1,450 @@
+"""A scene becomes a map on the same grid, whatever the scene is."""
+
+from __future__ import annotations
+
+import json
+import resource
+import struct
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+import torch
+from affine import Affine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rasterio.control import GroundControlPoint
+from rasterio.transform import from_origin
+from torch import nn
+
+from eosfm_cli.errors import (
+    BandError,
+    BundleError,
+    DataError,
+    OutOfMemoryError,
+    OutputError,
+    RasterError,
+    UsageError,
+)
+from eosfm_cli.manifest import EnsembleManifest, ModelManifest, to_metadata
+from eosfm_cli.progress import Silent
+from eosfm_cli.raster.scoring import Scorer
+from eosfm_cli.workflows.predict import predict
+
+NAMES = ("water", "trees & <shrub>", "bare")
+PLACED = {"crs": "EPSG:32631", "transform": from_origin(5e5, 5e6, 10, 10)}
+
+
+class Steps(nn.Module):
+    """Gives class 0, 1 or 2 to pixels whose first band is about 0, 1 or 2."""
+
+    def forward(self, x):
+        levels = torch.arange(3.0)[:, None, None]
+        return -((x[:, :1] - levels) ** 2) * 20
+
+
+class Blurred(Steps):
+    """The same, looking at each pixel's surroundings."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.avg_pool2d(x, 9, 1, 4, count_include_pad=False))
+
+
+class Told(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.said, self.warned = [], []
+
+    def say(self, text):
+        self.said.append(text)
+
+    def warn(self, text):
+        self.warned.append(text)
+
+
+def model(module=None, *, bands=("red",), task="segmentation", std=1.0, tile=64):
+    manifest = ModelManifest.model_validate(
+        {
+            "recipe": "cover",
+            "title": "Land cover",
+            "task": task,
+            "bands": bands,
+            "statistics": {band: {"mean": 0.0, "std": std} for band in bands},
+            "classes": [{"name": name} for name in NAMES],
+            "ignore_index": 255,
+            "tile_size": tile,
+            "encoder": {"fusion": "concat", "normalize": "batch"},
+            "specialists": [{"name": "s2", "backbone": "x", "in_chans": 1}],
+            "decoder": {"name": "d"},
+            "licence": "CC-BY-4.0",
+        }
+    )
+    return SimpleNamespace(manifest=manifest, module=module or Steps())
+
+
+def levels(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 3, (1, height, width)).astype(np.float32)
+
+
+def write(path: Path, values, *, descriptions=(), **profile):
+    count, height, width = values.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", count=count, height=height, width=width, dtype=values.dtype,
+        **profile,
+    ) as dataset:  # fmt: skip
+        dataset.write(values)
+        for i, text in enumerate(descriptions, 1):
+            dataset.set_band_description(i, text)
+    return path
+
+
+def run(path, tmp_path, **options):
+    options.setdefault("fitted", model())
+    options.setdefault("quicklook", False)
+    return predict(path, root=tmp_path / "experiments", **options)
+
+
+def read(path):
+    with rasterio.open(path) as dataset:
+        return dataset.read(1)
+
+
+# --------------------------------------------------------------------------- the map
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 150), (130, 1), (64, 64), (65, 200), (131, 97)])
+def test_every_pixel_of_any_size_is_mapped(tmp_path, size):
+    values = levels(*size)
+    result = run(write(tmp_path / "a.tif", values, **PLACED), tmp_path)
+    assert result.output == tmp_path / "a_pred.tif"
+    assert (result.height, result.width) == size
+    np.testing.assert_array_equal(read(result.output), values[0])
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(height=st.integers(1, 150), width=st.integers(1, 150), tile=st.sampled_from([32, 64, 96]))
+def test_maps_do_not_depend_on_windows(tmp_path, height, width, tile):
+    values = levels(height, width)
+    path = write(tmp_path / "a.tif", values, **PLACED)
+    result = run(path, tmp_path, fitted=model(tile=tile), overwrite=True)
+    np.testing.assert_array_equal(read(result.output), values[0])
+
+
+def test_windows_leave_no_seams(tmp_path):
+    ramp = np.linspace(0, 2, 200, dtype=np.float32)
+    values = np.add.outer(ramp, ramp)[None] / 2
+    path = write(tmp_path / "a.tif", values, **PLACED)
+    with torch.inference_mode():
+        whole = Blurred()(torch.from_numpy(values)[None]).argmax(1)[0].numpy()
+    result = run(path, tmp_path, fitted=model(Blurred()))
+    assert result.windows > 1
+    assert (read(result.output) == whole).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        PLACED,
+        {"crs": "EPSG:32631", "transform": Affine(10, 0, 5e5, 0, 10, 5e6)},
+        {"crs": "EPSG:3857", "transform": Affine(8, 3, 5e5, 3, -8, 5e6)},
+        {"crs": "EPSG:4326", "transform": from_origin(2, 51, 1e-4, 2e-4)},
+    ],
+    ids=["north up", "south up", "rotated", "geographic"],
+)
+def test_the_map_has_the_scenes_grid(tmp_path, place):
+    result = run(write(tmp_path / "a.tif", levels(40, 50), **place), tmp_path)
+    with rasterio.open(result.output) as dataset:
+        assert dataset.shape == (40, 50)
+        assert dataset.crs == rasterio.CRS.from_string(place["crs"])
+        assert dataset.transform == place["transform"]
+
+
+def test_ground_control_points_are_kept(tmp_path):
+    points = [GroundControlPoint(r, c, 3 + c, 50 - r) for r in (0, 40) for c in (0, 50)]
+    path = write(tmp_path / "a.tif", levels(40, 50), crs="EPSG:4326", gcps=points)
+    with rasterio.open(run(path, tmp_path).output) as dataset:
+        found, crs = dataset.gcps
+        assert [(p.row, p.col, p.x, p.y) for p in found] == [
+            (p.row, p.col, p.x, p.y) for p in points
+        ]
+        assert crs.to_epsg() == 4326
+
+
+@pytest.mark.filterwarnings("error::rasterio.errors.NotGeoreferencedWarning")
+def test_a_scene_without_a_place_is_mapped_with_a_warning(tmp_path):
+    told = Told()
+    with warnings.catch_warnings(action="ignore"):
+        path = write(tmp_path / "a.tif", levels(40, 50))
+    result = run(path, tmp_path, progress=told, quicklook=True)
+    assert any("no coordinate reference system" in text for text in told.warned)
+    with warnings.catch_warnings(action="ignore"), rasterio.open(result.output) as dataset:
+        assert dataset.crs is None
+
+
+def test_missing_values_stay_missing(tmp_path):
+    values = levels(150, 90)
+    values[0, :100, :80] = -9999
+    path = write(tmp_path / "a.tif", values, nodata=-9999, **PLACED)
+    result = run(path, tmp_path)
+    np.testing.assert_array_equal(read(result.output), np.where(values < 0, 255, values)[0])
+    assert result.nodata_share == pytest.approx(100 * 80 / (150 * 90))
+    assert sum(result.shares.values()) == pytest.approx(1)
+
+
+def test_windows_without_values_are_not_computed(tmp_path):
+    class Counting(Steps):
+        windows = 0
+
+        def forward(self, x):
+            self.windows += len(x)
+            return super().forward(x)
+
+    values = np.full((1, 300, 300), np.nan, np.float32)
+    values[0, :10, :10] = 1
+    fitted = model(Counting())
+    result = run(write(tmp_path / "a.tif", values, **PLACED), tmp_path, fitted=fitted)
+    assert fitted.module.windows == 1
+    assert result.windows > 50
+
+
+def test_a_scene_without_any_value_gives_an_empty_map_and_a_warning(tmp_path):
+    told = Told()
+    path = write(tmp_path / "a.tif", np.full((1, 70, 70), np.nan, np.float32), **PLACED)
+    result = run(path, tmp_path, progress=told, quicklook=True)
+    assert (read(result.output) == 255).all()
+    assert set(result.shares.values()) == {0}
+    assert any("no pixel with a value" in text for text in told.warned)
+
+
+def test_bands_are_found_by_name_and_said(tmp_path):
+    told = Told()
+    values = np.concatenate([levels(40, 50, seed) for seed in range(3)])
+    path = write(tmp_path / "a.tif", values, descriptions=("B02", "B03", "B04"), **PLACED)
+    result = run(path, tmp_path, fitted=model(bands=("red", "blue")), progress=told)
+    np.testing.assert_array_equal(read(result.output), values[2])
+    assert any("band descriptions" in text for text in told.said)
+    named = run(path, tmp_path, bands=("red", "green", "blue"), overwrite=True)
+    np.testing.assert_array_equal(read(named.output), values[0])
+
+
+def test_values_in_other_units_are_warned_of(tmp_path):
+    told = Told()
+    values = levels(64, 64) * 1000
+    run(write(tmp_path / "a.tif", values, **PLACED), tmp_path, progress=told)
+    assert any("red: median 1e+03 here" in text for text in told.warned)
+
+
+# --------------------------------------------------------------------------- what a GIS sees
+
+
+def test_gdal_reads_colours_names_and_origin(tmp_path):
+    output = run(write(tmp_path / "a.tif", levels(300, 40), **PLACED), tmp_path).output
+    with rasterio.open(output) as dataset:
+        assert dataset.dtypes == ("uint8",)
+        assert dataset.nodata == 255
+        assert dataset.block_shapes == [(256, 256)]
+        assert dataset.descriptions == ("Land cover",)
+        colours = dataset.colormap(1)
+        tags = dataset.tags()
+    assert len({colours[i] for i in range(3)}) == 3
+    assert tags["EOSFM_RECIPE"] == "cover"
+    assert tags["EOSFM_SPECIALISTS"] == "s2"
+    assert tags["TIFFTAG_COPYRIGHT"] == "CC-BY-4.0"
+    assert tags["TIFFTAG_SOFTWARE"].startswith("eosfm ")
+    # rasterio does not show category names; GDAL's own description of the file has them.
+    rasterio.shutil.copy(output, tmp_path / "a.vrt", driver="VRT")
+    description = (tmp_path / "a.vrt").read_text()
+    for name in ("water", "trees &amp; &lt;shrub&gt;", "bare"):
+        assert f"<Category>{name}</Category>" in description
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_old_overviews_do_not_outlive_the_map_they_show(tmp_path):
+    path = write(tmp_path / "a.tif", levels(300, 300), **PLACED)
+    output = run(path, tmp_path).output
+    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(output, "r+") as dataset:
+        dataset.build_overviews([2])
+    assert Path(f"{output}.ovr").exists()
+    run(path, tmp_path, overwrite=True)
+    with rasterio.open(output) as dataset:
+        assert dataset.overviews(1) == []
+
+
+def test_the_quicklook_is_a_picture_of_bounded_size(tmp_path):
+    result = run(write(tmp_path / "a.tif", levels(90, 2000), **PLACED), tmp_path, quicklook=True)
+    assert result.quicklook == tmp_path / "a_pred.png"
+    head = result.quicklook.read_bytes()[:24]
+    assert head.startswith(b"\x89PNG")
+    assert max(struct.unpack(">II", head[16:24])) <= 1500
+
+
+# --------------------------------------------------------------------------- refusals
+
+
+def test_a_map_is_not_replaced_unless_asked(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    (tmp_path / "a_pred.tif").write_text("mine")
+    with pytest.raises(UsageError) as caught:
+        run(path, tmp_path)
+    assert "--overwrite" in caught.value.hint
+    assert (tmp_path / "a_pred.tif").read_text() == "mine"
+    assert read(run(path, tmp_path, overwrite=True).output).shape == (40, 50)
+
+
+def test_a_picture_is_not_replaced_unless_asked(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    (tmp_path / "a_pred.png").write_text("mine")
+    with pytest.raises(UsageError, match=r"a_pred\.png is already there"):
+        run(path, tmp_path, quicklook=True)
+
+
+def test_the_scene_itself_is_never_replaced(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="the scene itself"):
+        run(path, tmp_path, output=path, overwrite=True)
+    assert path.read_bytes() == before
+
+
+def test_output_may_be_a_folder_but_no_other_format(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    (tmp_path / "maps").mkdir()
+    assert run(path, tmp_path, output=tmp_path / "maps").output == tmp_path / "maps" / "a_pred.tif"
+    with pytest.raises(UsageError, match=r"\.tif"):
+        run(path, tmp_path, output=tmp_path / "map.shp")
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="Cannot write"):
+        run(path, tmp_path, output=tmp_path / "file" / "map.tif")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    path = write(tmp_path / "a.tif", levels(300, 300), **PLACED)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"Cannot write .*a_pred\.tif"):
+            run(path, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [p.name for p in tmp_path.glob("*.*")] == ["a.tif"]
+
+
+def test_a_scene_damaged_in_the_middle_leaves_nothing_behind(tmp_path):
+    path = write(tmp_path / "a.tif", levels(500, 64), **PLACED)
+    path.write_bytes(path.read_bytes()[:90_000])
+    with pytest.raises(RasterError, match="cannot be read"):
+        run(path, tmp_path, quicklook=True)
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["a.tif"]
+
+
+def test_models_of_whole_images_make_no_maps(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    with pytest.raises(UsageError, match="whole images"):
+        run(path, tmp_path, fitted=model(task="classification"))
+
+
+def test_a_missing_band_leaves_nothing_behind(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), descriptions=("nir",), **PLACED)
+    with pytest.raises(BandError, match="lacks red"):
+        run(path, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tif"]
+
+
+def test_without_a_model_the_way_to_one_is_said(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    with pytest.raises(DataError) as caught:
+        run(path, tmp_path, fitted=None)
+    assert "eosfm fit-ensemble" in caught.value.hint
+
+
+def test_an_ensemble_is_no_model(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    manifest = EnsembleManifest(specialists=model().manifest.specialists)
+    header = json.dumps({"__metadata__": to_metadata(manifest)}).encode()
+    ensemble = tmp_path / "ensemble.safetensors"
+    ensemble.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(BundleError, match="not a fitted model"):
+        run(path, tmp_path, fitted=None, model=ensemble)
+
+
+def test_a_run_folder_stands_for_its_model(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    with pytest.raises(BundleError, match=r"model\.safetensors"):
+        run(path, tmp_path, fitted=None, model=tmp_path)
+
+
+def test_scores_that_are_no_numbers_are_refused(tmp_path):
+    class Broken(Steps):
+        def forward(self, x):
+            return super().forward(x) * torch.nan
+
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    with pytest.raises(BundleError, match="no numbers"):
+        run(path, tmp_path, fitted=model(Broken()))
+
+
+# --------------------------------------------------------------------------- memory
+
+
+class Narrow(Steps):
+    """Has room for a few windows at once."""
+
+    def __init__(self, room):
+        super().__init__()
+        self.room = room
+
+    def forward(self, x):
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError("out of memory")
+        return super().forward(x)
+
+
+def test_batches_halve_until_they_fit():
+    sizes = []
+    scorer = Scorer(Narrow(3), torch.device("cpu"), 8, sizes.append)
+    windows = [np.full((1, 4, 4), float(i % 3), np.float32) for i in range(10)]
+    scores = scorer.score(windows)
+    assert sizes == [4, 2]
+    assert [int(s.argmax(0)[0, 0]) for s in scores] == [i % 3 for i in range(10)]
+
+
+def test_a_window_that_never_fits_is_out_of_memory(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    with pytest.raises(OutOfMemoryError) as caught:
+        run(path, tmp_path, fitted=model(Narrow(0)))
+    assert caught.value.exit_code == 4
+    assert not (tmp_path / "a_pred.tif").exists()
+
+
+# --------------------------------------------------------------------------- real data
+
+
+@pytest.mark.parametrize(
+    ("name", "bands"),
+    [
+        ("s2_13band_512.tif", ("red", "nir")),
+        ("s1_vvvh_512.tif", ("vv",)),
+        ("naip_4band_2009.tif", ("red", "green", "blue", "nir")),
+        ("landsat7_6band.tif", ("blue", "green", "red", "nir", "swir16", "swir22")),
+        ("utm_rgb_nodata0.tif", ("red", "green", "blue")),
+    ],
+)
+def test_real_scenes_are_mapped_on_their_grid(sample_data, tmp_path, name, bands):
+    scene = sample_data("scenes") / name
+    fitted = model(bands=bands, std=500.0, tile=256)
+    result = run(scene, tmp_path, output=tmp_path / "map.tif", fitted=fitted)
+    with rasterio.open(scene) as source, rasterio.open(result.output) as dataset:
+        assert dataset.shape == source.shape
+        assert dataset.crs == source.crs
+        assert dataset.transform == source.transform

@@ -1,0 +1,78 @@
+"""Statistics of the training split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eosfm_cli.data.statistics import with_statistics
+from eosfm_cli.errors import DataError
+from eosfm_cli.progress import Silent
+from eosfm_cli.recipe import Recipe
+from tests.rasters import folder_recipe, write_sample, write_tif
+
+
+def recipe_of_two() -> Recipe:
+    split = {"by": "list", "train": ["a", "d"], "val": ["b"], "test": ["c"]}
+    return folder_recipe(dataset={"split": split}, statistics=None)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in "abcd":
+        write_sample(tmp_path / "data", name, (36, 33))
+    return tmp_path / "data"
+
+
+def test_they_equal_numpys_with_nodata_left_out(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    first = rng.normal(1000, 20, (3, 36, 33)).astype(np.float32)
+    second = rng.normal(1100, 5, (3, 36, 33)).astype(np.float32)
+    first[0, :10] = -9999
+    first[1, 3, 3] = np.nan
+    second[2] = np.inf
+    write_tif(root / "images/a.tif", first, nodata=-9999)
+    write_tif(root / "images/d.tif", second)
+    found = with_statistics(recipe_of_two(), root.parent, Silent()).statistics
+    for i, band in enumerate(("red", "green", "blue")):
+        values = np.concatenate([first[i].ravel(), second[i].ravel()]).astype(np.float64)
+        values = values[np.isfinite(values) & (values != -9999)]
+        assert found[band].mean == pytest.approx(values.mean(), rel=1e-9)
+        assert found[band].std == pytest.approx(values.std(), rel=1e-9)
+
+
+def test_images_larger_than_a_window_count_each_pixel_once(root: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 255, (3, 1030, 1100)).astype(np.uint8)
+    pixels[:, :20] = 200
+    write_tif(root / "images/a.tif", pixels)
+    write_tif(root / "masks/a.tif", np.zeros((1030, 1100), np.uint8))
+    found = with_statistics(folder_recipe(statistics=None), root.parent, Silent()).statistics
+    assert found["blue"].mean == pytest.approx(pixels[2].mean(), rel=1e-9)
+    assert found["blue"].std == pytest.approx(pixels[2].std(), rel=1e-9)
+
+
+def test_only_the_training_split_counts(root: Path) -> None:
+    before = with_statistics(recipe_of_two(), root.parent, Silent()).statistics
+    write_tif(root / "images/b.tif", np.full((3, 36, 33), 1e6, np.float32))
+    assert with_statistics(recipe_of_two(), root.parent, Silent()).statistics == before
+
+
+def test_a_constant_band_is_left_at_its_scale(root: Path) -> None:
+    for name in "ad":
+        write_tif(root / f"images/{name}.tif", np.full((3, 36, 33), 0.1, np.float32))
+    found = with_statistics(recipe_of_two(), root.parent, Silent()).statistics
+    assert found["red"].std == 1
+
+
+def test_a_band_without_a_valid_pixel(root: Path) -> None:
+    for name in "ad":
+        write_tif(root / f"images/{name}.tif", np.full((3, 36, 33), np.nan, np.float32))
+    with pytest.raises(DataError, match="red has no valid pixel"):
+        with_statistics(recipe_of_two(), root.parent, Silent())
+
+
+def test_statistics_that_are_there_stay(root: Path) -> None:
+    recipe = folder_recipe()
+    assert with_statistics(recipe, root.parent, Silent()) is recipe
