@@ -396,23 +396,28 @@ def match_bands(
     else:
         names = [None] * count
         source = ""
+    _refuse_unclear(wanted, names, _found(names, described), where)
+    return tuple(names.index(band) for band in wanted), f"bands {source}"
+
+
+def _refuse_unclear(
+    wanted: Sequence[str], names: Sequence[str | None], found: Sequence[str], where: str
+) -> None:
     missing = [band for band in wanted if band not in names]
     if missing:
         raise BandError(
             f"{where} lacks {', '.join(missing)}.\n"
             f"wanted: {', '.join(wanted)}\n"
-            f"found:  {', '.join(_found(names, described))}",
+            f"found:  {', '.join(found)}",
             hint="If the file has them under other names, give --bands with one name per band, "
             "in file order.",
         )
     twice = [band for band in wanted if names.count(band) > 1]
     if twice:
         raise BandError(
-            f"{where} has more than one {', '.join(twice)}.\n"
-            f"found:  {', '.join(_found(names, described))}",
+            f"{where} has more than one {', '.join(twice)}.\nfound:  {', '.join(found)}",
             hint="Give a file that has each band once.",
         )
-    return tuple(names.index(band) for band in wanted), f"bands {source}"
 
 
 def _found(names: Sequence[str | None], described: Sequence[str | None]) -> list[str]:

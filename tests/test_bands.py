@@ -25,7 +25,9 @@ S2 = tuple(dict.fromkeys(SENSORS["sentinel-2"].values()))
 
 def _sources(view: View, available: tuple[str, ...]) -> list[str | None]:
     """Which band each row takes; `None` for the mean."""
-    picked = [[b for b, weight in zip(available, row, strict=True) if weight] for row in view.matrix]
+    picked = [
+        [b for b, weight in zip(available, row, strict=True) if weight] for row in view.matrix
+    ]
     return [row[0] if row else None for row in picked]
 
 
@@ -70,7 +72,7 @@ def test_every_sensor_names_known_bands() -> None:
 
 def test_options_are_read() -> None:
     assert parse_bands("B04, green,NIR") == ("red", "green", "nir")
-    with pytest.raises(UsageError, match="'gren'.*'green'"):
+    with pytest.raises(UsageError, match=r"'gren'.*'green'"):
         parse_bands("red,gren")
     with pytest.raises(UsageError, match="named twice"):
         parse_bands("red,B04")
@@ -133,9 +135,17 @@ FALSE_COLOUR = ["nir", "red", "green"]
         # Or alone: still exact.
         (RGB, ("nir", "red", "green"), [("false colour", True, FALSE_COLOUR)]),
         # A specialist of false colour sees it once, in its own order.
-        (("red", "nir", "green"), ("nir", "red", "green"), [("by name", True, ["red", "nir", "green"])]),
+        (
+            ("red", "nir", "green"),
+            ("nir", "red", "green"),
+            [("by name", True, ["red", "nir", "green"])],
+        ),
         # Not for specialists that are not optical, or of another number of bands.
-        (("vv", "vh", "dem"), ("vv", "vh", "dem", *FALSE_COLOUR), [("by name", True, ["vv", "vh", "dem"])]),
+        (
+            ("vv", "vh", "dem"),
+            ("vv", "vh", "dem", *FALSE_COLOUR),
+            [("by name", True, ["vv", "vh", "dem"])],
+        ),
         (("red", "green"), ("red", "green", "nir"), [("by name", True, ["red", "green"])]),
         # The radar composite, only where nothing optical is at hand.
         (RGB, ("vv", "vh"), [("radar composite", False, ["vv", "vh", "vh"])]),
@@ -185,7 +195,7 @@ def test_a_plan_keeps_order_and_gives_reasons() -> None:
 
 
 def test_a_plan_without_anyone_shows_both_sides() -> None:
-    with pytest.raises(BandError, match="(?s)at hand: red, green, blue.*s1: vv, vh"):
+    with pytest.raises(BandError, match=r"(?s)at hand: red, green, blue.*s1: vv, vh"):
         plan_views([("s1", ("vv", "vh"))], RGB)
 
 
@@ -219,7 +229,9 @@ def test_order_counts_only_where_the_number_fits() -> None:
     indices, how = _matched([None, "?", None])
     assert indices == (0, 1, 2)
     assert "does not name its 3 bands" in how
-    with pytest.raises(BandError, match="(?s)lacks red, green, blue.*band 1 \\(no name\\), x \\(\\?\\)"):
+    with pytest.raises(
+        BandError, match=r"(?s)lacks red, green, blue.*band 1 \(no name\), x \(\?\)"
+    ):
         _matched([None, "x"])
 
 
@@ -230,9 +242,11 @@ def test_every_order_is_undone(described: list[str], wanted: list[str]) -> None:
 
 
 def test_both_lists_stand_side_by_side() -> None:
-    with pytest.raises(BandError, match="lacks green.\nwanted: red, green, blue\nfound:  red, blue"):
+    with pytest.raises(
+        BandError, match=r"lacks green\.\nwanted: red, green, blue\nfound:  red, blue"
+    ):
         _matched(["B04", "B02"])
-    with pytest.raises(BandError, match="names 3 bands, scene.tif has 2"):
+    with pytest.raises(BandError, match=r"names 3 bands, scene\.tif has 2"):
         _matched([None, None], given=RGB)
     with pytest.raises(BandError, match="more than one red"):
         _matched(["red", "green", "blue", "red"])

@@ -130,10 +130,14 @@ def test_a_flipped_byte_never_ends_in_a_traceback(
     whole = path.read_bytes()
     damaged = tmp_path / f"damaged{suffix}"
     damaged.write_bytes(whole[:position] + bytes([byte]) + whole[position + 1 :])
+    assert "damaged" in _read_or_refused(damaged)
+
+
+def _read_or_refused(path: Path) -> str:
     try:
-        assert read_ensemble(damaged)
+        return f"{path}: {len(read_ensemble(path))} specialist"
     except BundleError as error:
-        assert "damaged" in error.message
+        return error.message
 
 
 def test_an_unknown_suffix_names_the_two(tmp_path: Path) -> None:
@@ -221,7 +225,10 @@ _CONFIG = {"backbone": f"timm_{BACKBONE}", "encoder_name": "x"}
         ([(12, tiny_state(), _CONFIG)], "'x' .* said to take 12 channels"),
         ([(3, {"stem_0.weight": torch.ones(1)}, _CONFIG)], "'x' .*stem_0.bias is missing"),
         ([(3, {**tiny_state(), "head": torch.ones(1)}, _CONFIG)], "'x' .*head does not belong"),
-        ([(3, tiny_state(), {**_CONFIG, "bands": ["red", "green", "bleu"]})], "did you mean 'blue'"),
+        (
+            [(3, tiny_state(), {**_CONFIG, "bands": ["red", "green", "bleu"]})],
+            "did you mean 'blue'",
+        ),
         ([(3, tiny_state(), {**_CONFIG, "bands": ["red"]})], "names 1 bands and takes 3"),
         ([(3, tiny_state(), {**_CONFIG, "metrics": "good"})], "'metrics' cannot be read"),
     ],

@@ -155,6 +155,12 @@ def _raw_attacks(mark: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("name", ["INST", "OBJ", "REDUCE", "STACK_GLOBAL"])
+def test_hand_made_pickle_code_is_real(name: str, tmp_path: Path) -> None:
+    pickle.loads(_raw_attacks(tmp_path / "mark")[name])
+    assert (tmp_path / "mark").exists()
+
+
 @both_wraps
 @pytest.mark.parametrize("name", _raw_attacks(Path("x")))
 def test_hand_made_pickle_code_is_not_run(
@@ -305,20 +311,19 @@ def test_terratorch_bands_are_taken_over(tmp_path: Path) -> None:
         ([1], "no Lightning checkpoint: it holds a list"),
         ({"state_dict": {"model.net.w": torch.ones(1)}}, r"no encoder: .* under model\.net"),
         (lightning(tiny_state(), model_args={"decoder": "x"}), "does not say which backbone"),
-        (lightning(tiny_state(), model_args={"backbone": "prithvi_eo_v2_300"}), "no model 'prithvi"),
+        (
+            lightning(tiny_state(), model_args={"backbone": "prithvi_eo_v2_300"}),
+            "no model 'prithvi",
+        ),
         (lightning(tiny_state(), model_args={"backbone": "hf-hub:a/b"}), "no model 'hf-hub:a/b'"),
         (lightning(tiny_state(), model_args={"backbone": "timm_resnet18"}), "conv1.weight is miss"),
         (
-            lightning(
-                tiny_state(), model_args={"backbone": BACKBONE, "backbone_in_chans": 12}
-            ),
+            lightning(tiny_state(), model_args={"backbone": BACKBONE, "backbone_in_chans": 12}),
             r"said to take 12 channels; its first convolution .* takes 3",
         ),
     ],
 )
-def test_what_cannot_be_used_is_explained(
-    checkpoint: object, message: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_used_is_explained(checkpoint: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / "a.ckpt"
     torch.save(checkpoint, path)
     with pytest.raises(BundleError, match=message):
@@ -343,9 +348,7 @@ def _changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
         (_changed(stem_1__bias=torch.empty(24, device="meta")), "no plain tensor"),
     ],
 )
-def test_weights_that_do_not_fit_are_named(
-    state: dict[str, torch.Tensor], message: str
-) -> None:
+def test_weights_that_do_not_fit_are_named(state: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(BundleError, match=f"Specialist 'x' .*{message}"):
         fit_state(state, BACKBONE, who="Specialist 'x'")
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rasters import folder_recipe, write_sample, write_tif
 
 from eosfm_cli.data.datamodule import EpochSampler, TileDataModule, build_datamodule
+from eosfm_cli.data.statistics import with_statistics
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Silent
-from tests.rasters import folder_recipe, write_sample, write_tif
 
 
 @pytest.fixture
@@ -262,3 +263,34 @@ def test_datasets_travel_to_other_processes(root: Path) -> None:
 def test_statistics_are_needed(root: Path) -> None:
     with pytest.raises(ValueError, match="statistics"):
         module(root, statistics=None)
+
+
+# --------------------------------------------------------------------------- real data
+
+
+def test_real_tiles_of_three_sensors(sample_data: Callable[[str], Path]) -> None:
+    root = sample_data("terramind_tiles56")
+    optical = ["B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12"]
+    lists = {name: f"splits/{name}.txt" for name in ("train", "val", "test")}
+    recipe = folder_recipe(
+        statistics=None,
+        dataset={
+            "root": str(root),
+            "images": {
+                "s2": {"path": "S2L2A/{id}.tif", "bands": optical},
+                "s1": {"path": "S1RTC/{id}.tif", "bands": ["vv", "vh"]},
+            },
+            "masks": {"path": "LULC/{id}.tif"},
+            "split": {"by": "list", **lists},
+        },
+        bands=["vh", "B04", "B8A"],
+        classes=[{"name": str(v), "values": [v]} for v in (1, 2, 3, 4, 5, 6, 7, 9)],
+        tile={"size": 64},
+    )
+    recipe = with_statistics(recipe, None, Silent())
+    data = build_datamodule(recipe, None, spec=recipe.training, progress=Silent())
+    assert sum(data.sample_counts.values()) == 80
+    images = torch.cat([batch["image"] for batch in data.train_dataloader()])[..., :56, :56]
+    assert images.shape[1:] == (3, 56, 56)
+    assert images.mean(dim=(0, 2, 3)).abs().max() < 0.05
+    assert images.std(dim=(0, 2, 3)).sub(1).abs().max() < 0.05

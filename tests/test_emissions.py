@@ -117,7 +117,7 @@ def test_the_command_prints_a_table_and_what_it_rests_on(ledger, capsys):
     scene = next(line for line in streams.out.splitlines() if "scene.tif" in line)
     assert scene.split()[-3:] == ["–", "–", "–"]
     assert "475 g CO₂eq/kWh, world average" in streams.err
-    assert "not measured: 1" in streams.err
+    assert "timed only, not measured: 1" in streams.err
 
 
 def test_csv_json_and_plot(ledger, tmp_path, capsys):
@@ -140,7 +140,7 @@ def test_lines_that_are_no_records_are_counted_aloud(ledger, capsys):
     with (ledger / "emissions.jsonl").open("a") as file:
         file.write('{"command": "train-spec')
     assert main(["emissions", "--experiments", str(ledger)]) == 0
-    assert "left out: 1 lines" in capsys.readouterr().err
+    assert "left out, as no records: 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -157,6 +157,8 @@ def test_lines_that_are_no_records_are_counted_aloud(ledger, capsys):
         (figures.count(3_713_000), "3.71 M"),
         (figures.count(512), "512"),
         (figures.change(-0.0312), "-0.031"),
+        (figures.main_metric({"loss": 1.9, "mIoU": 0.5}), ("mIoU", "0.500")),
+        (figures.main_metric({"loss": 1.9}), (None, "–")),
     ],
 )
 def test_figures_are_written_for_people(shown, expected):

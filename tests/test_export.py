@@ -160,10 +160,9 @@ def test_a_named_run_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
         export(["whole", last], root=tmp_path)
     with pytest.raises(DataError, match="Did you mean 'whole'"):
         export(["whol"], root=tmp_path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no specialist to export"):
-        empty = tmp_path / "empty"
-        empty.mkdir()
-        export([empty], root=tmp_path)
+        export([tmp_path / "empty"], root=tmp_path)
 
 
 def test_the_suffix_is_checked_first(tmp_path: Path) -> None:

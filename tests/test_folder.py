@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rasters import folder_recipe, write_sample, write_tif
 
 from eosfm_cli.data.folder import FolderSource
 from eosfm_cli.data.labels import UNKNOWN, label_table
@@ -16,7 +17,6 @@ from eosfm_cli.data.splits import SPLIT_NAMES, Key, split_keys
 from eosfm_cli.errors import DataError, RecipeError
 from eosfm_cli.progress import Silent
 from eosfm_cli.recipe import FractionSplit, Recipe, SceneSplit
-from tests.rasters import folder_recipe, write_sample, write_tif
 
 
 class Listener(Silent):

@@ -42,7 +42,7 @@ def test_runs_started_together_get_folders_of_their_own(tmp_path: Path) -> None:
         multiprocessing.get_context("fork").Process(target=_create, args=(tmp_path,))
         for _ in range(2)
     ]
-    for worker in [*threads, *processes]:
+    for worker in [*processes, *threads]:  # no fork while threads run
         worker.start()
     for worker in [*threads, *processes]:
         worker.join()
@@ -125,15 +125,20 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert _names(path.parent) == ["map.tif"]
 
 
+def _write_half(path: Path, error: type[BaseException]) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_failure_leaves_the_old_file_and_nothing_else(
     error: type[BaseException], tmp_path: Path
 ) -> None:
     path = tmp_path / "map.tif"
     write_text(path, "old")
-    with pytest.raises(error), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise error
+    with pytest.raises(error):
+        _write_half(path, error)
     assert path.read_text() == "old"
     assert _names(tmp_path) == ["map.tif"]
 

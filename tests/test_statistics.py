@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rasters import folder_recipe, write_sample, write_tif
 
 from eosfm_cli.data.statistics import with_statistics
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Silent
 from eosfm_cli.recipe import Recipe
-from tests.rasters import folder_recipe, write_sample, write_tif
 
 
 def recipe_of_two() -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -33,7 +34,7 @@ def test_offsets_cover_every_pixel_and_end_flush(case: tuple[int, int, int]) -> 
 def test_offsets_are_a_stride_apart_but_for_the_last(case: tuple[int, int, int]) -> None:
     length, size, stride = case
     starts = offsets(length, size, stride)
-    steps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(starts)]
     assert all(step == stride for step in steps[:-1])
     assert all(0 < step <= stride for step in steps[-1:])
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from eosfm_cli.commands.figures import UNKNOWN
@@ -87,7 +87,9 @@ def write_table(
     table = _table(columns, cells, last)
     unbounded = console.options.update(max_width=_WIDE)
     if console.measure(table, options=unbounded).maximum <= console.width:
-        console.print(table)
+        with console.capture() as captured:
+            console.print(table)
+        write_text("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
         return
     for row in [*cells, *([last] if last else [])]:
         console.print(_record(columns, row))
@@ -158,6 +160,7 @@ class ConsoleProgress:
 
 
 def _bars(console: Console) -> RichProgress:
+    """Bars that give way to the count and the note where the terminal is narrow."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -166,12 +169,13 @@ def _bars(console: Console) -> RichProgress:
         TimeRemainingColumn,
     )
 
-    columns = [TextColumn("{task.description}", markup=False), MofNCompleteColumn()]
-    if console.width >= _NARROW:
-        columns[1:1] = [BarColumn(bar_width=None if console.width < 100 else 40)]
-        columns += [TimeRemainingColumn(compact=True)]
-    columns += [TextColumn("{task.fields[note]}", markup=False, style="dim")]
-    return Progress(*columns, console=console)
+    title = TextColumn("{task.description}", markup=False)
+    done = MofNCompleteColumn(table_column=Column(no_wrap=True))
+    note = TextColumn("{task.fields[note]}", markup=False, style="dim", table_column=Column())
+    if console.width < _NARROW:
+        return Progress(title, done, note, console=console)
+    bar = BarColumn(bar_width=None if console.width < 100 else 40)
+    return Progress(title, bar, done, TimeRemainingColumn(compact=True), note, console=console)
 
 
 class _BarStep:

@@ -19,9 +19,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where everything goes.")] = Path(
         "eosfm-demo"
     ),
-    seed: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Seed of the scenes and of training.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of all training.")] = 0,
     json: options.Json = False,
 ) -> None:
     """Run the whole job on made-up scenes, offline, in minutes.
@@ -37,12 +35,13 @@ def demo(
         write_json(result)
         return
     write_table(
-        ["model", "test mIoU", "parameters", "time", "energy"],
+        ["model", "test mIoU", "parameters", "trained", "time", "energy"],
         [
             [
                 row.model,
                 figures.score(row.miou),
                 figures.count(row.parameters),
+                figures.count(row.trained),
                 figures.duration(row.seconds),
                 figures.energy(row.energy_kwh),
             ]

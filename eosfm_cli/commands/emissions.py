@@ -84,8 +84,8 @@ def _remark(result: EmissionsResult) -> None:
     for intensity in result.intensities:
         progress.say(f"carbon intensity: {intensity}")
     if result.unmeasured:
-        progress.warn(f"not measured: {result.unmeasured} stages, of which only the time is known.")
+        progress.warn(f"runs that were timed only, not measured: {result.unmeasured}")
     if result.skipped:
-        progress.warn(f"left out: {result.skipped} lines of {result.ledger} that are no records.")
+        progress.warn(f"lines of {result.ledger} left out, as no records: {result.skipped}")
     for path in result.files:
         progress.say(f"wrote {path}")

@@ -14,38 +14,43 @@ from eosfm_cli.commands.options import DATA, OUTPUT, example, new_app
 app = new_app()
 
 
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="RUN",
+        help="Run folders, checkpoints, or specialists' names.",
+        show_default="the newest completed run of every specialist",
+    ),
+]
+EncodersFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where to look for runs and checkpoints, at any depth.",
+        show_default="experiments/train",
+        rich_help_panel=DATA,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "--output-path",
+        "-o",
+        metavar="FILE",
+        help="The ensemble file; .safetensors or .pth.",
+        show_default="experiments/ensemble.safetensors",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
 @app.command(epilog=example("eosfm export --output experiments/ensemble.safetensors"))
 def export(
-    runs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Run folders, checkpoints, or specialists' names.",
-            show_default="the newest completed run of every specialist",
-        ),
-    ] = None,
-    encoders_folder: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Where to look for runs and checkpoints, at any depth.",
-            show_default="experiments/train",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    runs: Runs = None,
+    encoders_folder: EncodersFolder = None,
     experiments: options.Experiments = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "--output-path",
-            "-o",
-            metavar="FILE",
-            help="The ensemble file; .safetensors or .pth.",
-            show_default="experiments/ensemble.safetensors",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    output: Output = None,
     json: options.Json = False,
 ) -> None:
     """Gather trained specialists into one ensemble file.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 UNKNOWN = "–"
 
 
@@ -39,6 +41,14 @@ def count(number: int) -> str:
 def score(value: float) -> str:
     """A metric between 0 and 1."""
     return f"{value:.3f}"
+
+
+def main_metric(metrics: Mapping[str, float]) -> tuple[str | None, str]:
+    """The metric by which a task is judged, and its value."""
+    for name in ("mIoU", "accuracy"):
+        if name in metrics:
+            return name, score(metrics[name])
+    return None, UNKNOWN
 
 
 def change(value: float) -> str:

@@ -20,69 +20,79 @@ Fusion = Literal["concat", "conv1x1"]
 Normalize = Literal["batch", "layer", "none"]
 
 
+Ensemble = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="An ensemble file; .safetensors or .pth.",
+        show_default="the newest export",
+        rich_help_panel=CHOICES,
+    ),
+]
+FusionOption = Annotated[
+    Fusion | None,
+    typer.Option(
+        help="How the specialists' features are joined.",
+        show_default="the recipe's, concat",
+        rich_help_panel=CHOICES,
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="K",
+        help="Learn which specialists help, and keep this many.",
+        show_default="the recipe's, all",
+        rich_help_panel=CHOICES,
+    ),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Fail, instead of warn, if --top-k is more than can be used.",
+        rich_help_panel=CHOICES,
+    ),
+]
+NormalizeOption = Annotated[
+    Normalize | None,
+    typer.Option(
+        help="How each specialist's features are normalised.",
+        show_default="the recipe's, batch",
+        rich_help_panel=CHOICES,
+    ),
+]
+Specialists = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="Only these specialists.", rich_help_panel=CHOICES),
+]
+Exclude = Annotated[
+    str | None,
+    typer.Option(metavar="C,D", help="All but these specialists.", rich_help_panel=CHOICES),
+]
+Freeze = Annotated[
+    bool | None,
+    typer.Option(
+        "--freeze/--no-freeze",
+        help="Keep the specialists' weights as they are.",
+        show_default="the recipe's, freeze",
+        rich_help_panel=CHOICES,
+    ),
+]
+
+
 @app.command(epilog=example("eosfm fit-ensemble mini-landcover --fusion conv1x1 --top-k 2"))
 def fit_ensemble(
     recipe: options.RecipeName,
-    ensemble: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="An ensemble file; .safetensors or .pth.",
-            show_default="the newest export",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    fusion: Annotated[
-        Fusion | None,
-        typer.Option(
-            help="How the specialists' features are joined.",
-            show_default="the recipe's, concat",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    top_k: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="K",
-            help="Learn which specialists help, and keep this many.",
-            show_default="the recipe's, all",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict",
-            help="Fail, instead of warn, if --top-k is more than can be used.",
-            rich_help_panel=CHOICES,
-        ),
-    ] = False,
-    normalize: Annotated[
-        Normalize | None,
-        typer.Option(
-            help="How each specialist's features are normalised.",
-            show_default="the recipe's, batch",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
-    specialists: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Only these specialists.", rich_help_panel=CHOICES),
-    ] = None,
-    exclude: Annotated[
-        str | None,
-        typer.Option(metavar="C,D", help="All but these specialists.", rich_help_panel=CHOICES),
-    ] = None,
-    freeze: Annotated[
-        bool | None,
-        typer.Option(
-            "--freeze/--no-freeze",
-            help="Keep the specialists' weights as they are.",
-            show_default="the recipe's, freeze",
-            rich_help_panel=CHOICES,
-        ),
-    ] = None,
+    ensemble: Ensemble = None,
+    fusion: FusionOption = None,
+    top_k: TopK = None,
+    strict: Strict = False,
+    normalize: NormalizeOption = None,
+    specialists: Specialists = None,
+    exclude: Exclude = None,
+    freeze: Freeze = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
@@ -142,8 +152,11 @@ def _show(result: FitResult, *, as_json: bool) -> None:
 
 def _rows(result: FitResult) -> list[list[str | None]]:
     searched = result.scores.items()
+    metric, value = figures.main_metric(result.metrics)
+    classes = {k.removeprefix("IoU_"): v for k, v in result.metrics.items() if k[:4] == "IoU_"}
     return [
-        *([f"test {name}", figures.score(value)] for name, value in result.metrics.items()),
+        [f"test {metric}", value],
+        *([f"IoU of {name}", figures.score(iou)] for name, iou in classes.items()),
         ["specialists", ", ".join(result.specialists)],
         *([f"gate of {name}", figures.score(value)] for name, value in searched),
         ["parameters", figures.count(result.parameters)],

@@ -17,55 +17,63 @@ if TYPE_CHECKING:
 app = new_app()
 
 
+Input = Annotated[
+    Path, typer.Argument(metavar="INPUT", help="A raster of any size, as GDAL reads it.")
+]
+Model = Annotated[
+    Path | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="FILE|RUN",
+        help="A fitted model, or the run folder of a fit.",
+        show_default="the newest completed fit",
+        rich_help_panel=DATA,
+    ),
+]
+BandsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="The file's bands in file order, as in red,green,blue or B04,B03,B02.",
+        show_default="the file's band descriptions",
+        rich_help_panel=DATA,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="The map.",
+        show_default="INPUT with _pred.tif",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace a map that is there.", rich_help_panel=OUTPUT),
+]
+Quicklook = Annotated[
+    bool,
+    typer.Option(
+        "--quicklook/--no-quicklook",
+        help="Also write a PNG to look at.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
 @app.command(epilog=example("eosfm predict scene.tif --output map.tif"))
 def predict(
-    input: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="A raster of any size, as GDAL reads it.")
-    ],
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            "-m",
-            metavar="FILE|RUN",
-            help="A fitted model, or the run folder of a fit.",
-            show_default="the newest completed fit",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    bands: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help="The file's bands in file order, as in red,green,blue or B04,B03,B02.",
-            show_default="the file's band descriptions",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    input: Input,
+    model: Model = None,
+    bands: BandsOption = None,
     experiments: options.Experiments = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="The map.",
-            show_default="INPUT with _pred.tif",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace a map that is there.", rich_help_panel=OUTPUT),
-    ] = False,
-    quicklook: Annotated[
-        bool,
-        typer.Option(
-            "--quicklook/--no-quicklook",
-            help="Also write a PNG to look at.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = True,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    quicklook: Quicklook = True,
     json: options.Json = False,
 ) -> None:
     """Map a scene with a fitted model.

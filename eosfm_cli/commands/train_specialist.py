@@ -20,30 +20,34 @@ if TYPE_CHECKING:
 app = new_app()
 
 
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="A timm model that gives a pyramid of features.",
+        show_default="the recipe's, convnextv2_atto",
+        rich_help_panel=TRAINING,
+    ),
+]
+Pretrained = Annotated[
+    bool | None,
+    typer.Option(
+        "--pretrained/--no-pretrained",
+        help="Start from timm's published weights; downloads them.",
+        show_default="the recipe's, no-pretrained",
+        rich_help_panel=TRAINING,
+    ),
+]
+
+
 @app.command(epilog=example("eosfm train-specialist mini-rgb mini-s1 --epochs 5"))
 def train_specialist(
     recipes: options.RecipeNames,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="A timm model that gives a pyramid of features.",
-            show_default="the recipe's, convnextv2_atto",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    pretrained: Annotated[
-        bool | None,
-        typer.Option(
-            "--pretrained/--no-pretrained",
-            help="Start from timm's published weights; downloads them.",
-            show_default="the recipe's, no-pretrained",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    backbone: Backbone = None,
+    pretrained: Pretrained = None,
     devices: options.Devices = None,
     precision: options.PrecisionOption = None,
     seed: options.Seed = None,
@@ -121,11 +125,9 @@ def _show(results: Sequence[TrainResult], failed: dict[str, Failure], *, as_json
 
 
 def _row(result: TrainResult) -> list[str | None]:
-    name, value = next(iter(result.metrics.items()), (None, None))
     return [
         result.specialist,
-        name,
-        None if value is None else figures.score(value),
+        *figures.main_metric(result.metrics),
         figures.count(result.parameters),
         figures.duration(result.cost.seconds),
         figures.energy(result.cost.energy_kwh),

@@ -64,7 +64,12 @@ class TileLoader(DataLoader):
         """
         for batch in super().__iter__():
             if isinstance(batch, DataError):
-                raise batch
+                try:
+                    raise batch
+                finally:
+                    # An error that its own traceback refers to would outlive this loop, and the
+                    # workers with it: they would be collected as a cycle, and waited for in vain.
+                    del batch
             yield batch
 
 
