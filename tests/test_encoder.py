@@ -57,7 +57,9 @@ def test_each_specialist_sees_its_own_bands_in_its_own_order(image: torch.Tensor
     nets = encoder.backbones
     expected = [
         torch.cat(levels, dim=1)
-        for levels in zip(nets[0](rgb), nets[0](false_colour), nets[1](radar), nets[2](nir), strict=True)
+        for levels in zip(
+            nets[0](rgb), nets[0](false_colour), nets[1](radar), nets[2](nir), strict=True
+        )
     ]
     for level, want in zip(encoder(image), expected, strict=True):
         torch.testing.assert_close(level, want)

@@ -64,11 +64,13 @@ class TileLoader(DataLoader):
         """
         for batch in super().__iter__():
             if isinstance(batch, DataError):
+                # What the error's traceback refers to lives as long as the error. Let go of the
+                # workers and of the error itself, so that the workers stop here and now: collected
+                # later as part of a cycle, perhaps in another worker, they can hang.
+                self._iterator = None
                 try:
                     raise batch
                 finally:
-                    # An error that its own traceback refers to would outlive this loop, and the
-                    # workers with it: they would be collected as a cycle, and waited for in vain.
                     del batch
             yield batch
 

@@ -71,9 +71,7 @@ class EosFM(nn.Module):
         self.frozen = False
         self._left_out: frozenset[str] = frozenset()
         self.slots = tuple(
-            _Slot(index, view)
-            for index, row in enumerate(self.plan.usable)
-            for view in row.views
+            _Slot(index, view) for index, row in enumerate(self.plan.usable) for view in row.views
         )
         for index, slot in enumerate(self.slots):
             matrix = torch.tensor(slot.view.matrix)

@@ -51,9 +51,7 @@ def choose_decoder(recipe: Recipe, spec: TrainingSpec) -> DecoderInfo:
     return DecoderInfo(name=name, arguments=arguments)
 
 
-def build_model(
-    encoder: nn.Module, *, task: Task, decoder: DecoderInfo, classes: int
-) -> nn.Module:
+def build_model(encoder: nn.Module, *, task: Task, decoder: DecoderInfo, classes: int) -> nn.Module:
     """An encoder with decoder and head, as TerraTorch builds it."""
     arguments = {f"decoder_{key}": value for key, value in decoder.arguments.items()}
     return EncoderDecoderFactory().build_model(

@@ -56,7 +56,9 @@ def draw_ablation(path: Path, rows: Sequence[AblationRow], metric: str, full: fl
     figure = Figure(figsize=(7, 1.4 + 0.36 * len(rows)), layout="constrained")
     axes = figure.subplots()
     colours = [_BLUE if row.change <= 0 else _RED for row in ordered]
-    bars = axes.barh([row.specialist for row in ordered], [r.change for r in ordered], color=colours)
+    bars = axes.barh(
+        [row.specialist for row in ordered], [r.change for r in ordered], color=colours
+    )
     axes.bar_label(bars, labels=[f"{row.change:+.3f}" for row in ordered], padding=4)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.2)

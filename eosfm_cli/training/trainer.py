@@ -145,7 +145,14 @@ def library_messages_to(log: Path) -> Iterator[None]:
     """Send what libraries warn and log to the run's log instead of the terminal."""
     handler = logging.FileHandler(log, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-    names = ["py.warnings", "lightning", "lightning.pytorch", "lightning.fabric", "terratorch", "timm"]
+    names = [
+        "py.warnings",
+        "lightning",
+        "lightning.pytorch",
+        "lightning.fabric",
+        "terratorch",
+        "timm",
+    ]
     loggers = [logging.getLogger(name) for name in names]
     before = [(logger.handlers[:], logger.propagate) for logger in loggers]
     logging.captureWarnings(True)

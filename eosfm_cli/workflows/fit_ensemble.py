@@ -148,16 +148,16 @@ def _build_encoder(specialists: Sequence[Specialist], recipe: Recipe, *, gated: 
     )
 
 
-def _check_top_k(
-    top_k: int | None, usable: int, progress: Progress, *, strict: bool
-) -> int | None:
+def _check_top_k(top_k: int | None, usable: int, progress: Progress, *, strict: bool) -> int | None:
     """`top_k` if it leaves something out; `None` if every usable specialist stays."""
     if top_k is None or top_k < usable:
         return top_k
     if top_k > usable:
         message = f"--top-k {top_k} is more than the {usable} usable specialists"
         if strict:
-            raise UsageError(f"{message}.", hint=f"Ask for at most {usable}, or leave --strict out.")
+            raise UsageError(
+                f"{message}.", hint=f"Ask for at most {usable}, or leave --strict out."
+            )
         progress.warn(f"{message}: all are kept")
     return None
 
