@@ -32,7 +32,9 @@ class TrainResult:
     metrics: dict[str, float]
     """Of the test split: `mIoU` for segmentation, `accuracy` for classification, and others."""
     parameters: int
-    """Of the encoder."""
+    """Of the encoder, which is what an ensemble takes."""
+    trainable: int
+    """Of the encoder with its decoder and head."""
     cost: Cost
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from eosfm_cli.ensemble.encoder import EosFM, choose_specialists
 from eosfm_cli.ensemble.specialist import Specialist, build_backbone, parameter_count
 from eosfm_cli.errors import BandError, BundleError, UsageError

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from eosfm_cli.ensemble.encoder import EosFM
-from eosfm_cli.manifest import SpecialistInfo
-from eosfm_cli.ensemble.selection import GATE_LR, OpenGates
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
+
+from eosfm_cli.ensemble.encoder import EosFM
+from eosfm_cli.ensemble.selection import GATE_LR, OpenGates
+from eosfm_cli.manifest import SpecialistInfo
 
 BANDS = ("coastal", "blue", "green", "red", "nir", "vv")
 PLANTED = ("red", "vv")

@@ -25,6 +25,7 @@ _WIDE = 10_000
 """Columns of output that is no terminal: nothing is cut or wrapped there."""
 _NARROW = 60
 _LINE_EVERY_S = 5.0
+_INSTANT_S = 1.0
 
 
 def stdout() -> Console:
@@ -204,8 +205,10 @@ class _PlainStep:
             self._tell("")
 
     def finish(self) -> None:
-        """Print the last line, with how long it took."""
-        self._tell(f" in {time.monotonic() - self._began:.1f} s")
+        """Print the last line, with how long it took, unless it was over before anyone looked."""
+        seconds = time.monotonic() - self._began
+        if self._note or seconds > _INSTANT_S:
+            self._tell(f" in {seconds:.1f} s")
 
     def _tell(self, ending: str) -> None:
         note = f"  {self._note}" if self._note else ""

@@ -41,7 +41,7 @@ def demo(
                 row.model,
                 figures.score(row.miou),
                 figures.count(row.parameters),
-                figures.count(row.trained),
+                figures.count(row.trainable),
                 figures.duration(row.seconds),
                 figures.energy(row.energy_kwh),
             ]

@@ -35,6 +35,8 @@ _HEAD = 0.8
 _MOST_ENTRIES = 24
 _LINE = 0.3
 _GREY = "#666666"
+_DARK = 0.3
+"""A band whose middle value is darker than this share of white is lifted to it."""
 
 _COMPOSITES = (
     ("red, green, blue", ("red", "green", "blue")),
@@ -163,12 +165,18 @@ def _composite(names: list[str], count: int) -> tuple[str, list[int]]:
 
 
 def _stretch(band: np.ma.MaskedArray) -> NDArray[np.uint8]:
-    """Spread a band between its 2nd and 98th percentile; light grey where it has no value."""
+    """Spread a band between its 2nd and 98th percentile; light grey where it has no value.
+
+    Where a few bright pixels, such as clouds, leave the rest dark, the dark half is lifted.
+    """
     valid = band.compressed()
     if not valid.size:
         return np.full(band.shape, to_rgb(NODATA_COLOUR)[0], np.uint8)
     low, high = np.percentile(valid, (2, 98))
     spread = np.clip((band.filled(low) - low) / max(high - low, 1e-12), 0, 1)
+    middle = np.median(spread[~np.ma.getmaskarray(band)])
+    if 0 < middle < _DARK:
+        spread **= np.log(_DARK) / np.log(middle)
     grey = (spread * 255).astype(np.uint8)
     return np.where(np.ma.getmaskarray(band), to_rgb(NODATA_COLOUR)[0], grey).astype(np.uint8)
 

@@ -9,31 +9,33 @@ from io import StringIO
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Checkpoint
 
-from eosfm_cli.ensemble.selection import OpenGates
 from eosfm_cli.progress import Progress, Step
 from eosfm_cli.run_dir import RunDir, write_text
 from eosfm_cli.training.plots import draw_history
 
-_REDRAW_SECONDS = 10.0
+_REDRAW_SECONDS = 30.0
 
 
-class WriteHistory(pl.Callback):
-    """Write `metrics.csv` after every epoch and redraw `history.png`, the latter not too often."""
+class WriteHistory(Checkpoint):
+    """Write `metrics.csv` after every epoch and redraw `history.png`, the latter not too often.
+
+    It counts as a checkpoint so that Lightning calls it after the task has logged its epoch.
+    """
 
     def __init__(self, run: RunDir, *, metric: str, phase: str) -> None:
         self.run, self.metric, self.phase = run, metric, phase
         self.rows = read_history(run)
-        self._drawn = 0.0
+        self._drawn = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Write one row; validation of the epoch is over by now."""
         row = {"phase": self.phase, "epoch": trainer.current_epoch}
         row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         row["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
-        gates = getattr(task, "gates", None)
-        if isinstance(gates, OpenGates):
-            row |= {f"gate/{name}": gate for name, gate in gates.ranking().items()}
+        if task.gates is not None:
+            row |= {f"gate/{name}": gate for name, gate in task.gates.ranking().items()}
         self.rows.append({key: str(value) for key, value in row.items()})
         if trainer.is_global_zero:
             self._write()

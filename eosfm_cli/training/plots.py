@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from eosfm_cli.results import AblationRow
 from eosfm_cli.run_dir import replacing
@@ -17,7 +18,7 @@ Rows = Sequence[dict[str, str]]
 
 
 def draw_history(path: Path, rows: Rows, metric: str) -> None:
-    """Draw loss and score over the epochs of a run; a search and the fit after it stand in a row."""
+    """Draw loss and score over the epochs of a run; a search stands before its fit."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     loss, score = figure.subplots(1, 2)
     for axes, names, title in (
@@ -71,6 +72,7 @@ def draw_ablation(path: Path, rows: Sequence[AblationRow], metric: str, full: fl
 
 
 def _line(axes: Axes, rows: Rows, name: str, *, label: str, colour: str | None) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     points = [(i + 1, float(row[name])) for i, row in enumerate(rows) if row.get(name)]
     if points:
         x, y = zip(*points, strict=True)

@@ -46,16 +46,8 @@ def build_trainer(
         UsageError: The devices or the precision asked for are not there.
     """
     metric = METRICS[recipe.task]
-    keep_best = ModelCheckpoint(
-        dirpath=run.checkpoints if phase == "fit" else run.checkpoints / phase,
-        filename="best",
-        monitor=f"val/{metric}",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
     callbacks: list[Callback] = [
-        keep_best,
+        *_checkpoints(run.checkpoints if phase == "fit" else run.checkpoints / phase, metric),
         WriteHistory(run, metric=metric, phase=phase),
         Report(progress, title, metric),
     ]
@@ -79,6 +71,20 @@ def build_trainer(
             f"{spec.precision}: {error}",
             hint="Leave the options out to take what is there.",
         ) from None
+
+
+def _checkpoints(folder: Path, metric: str) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """The best epoch's weights, and all that it takes to go on after the last one."""
+    best = ModelCheckpoint(
+        dirpath=folder,
+        filename="best",
+        monitor=f"val/{metric}",
+        mode="max",
+        save_weights_only=True,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(dirpath=folder, filename="last", enable_version_counter=False)
+    return best, last
 
 
 def fit(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> None:

@@ -46,7 +46,7 @@ class DemoRow:
     miou: float
     """Of the test split."""
     parameters: int
-    trained: int
+    trainable: int
     """Parameters that this model's own training moved."""
     seconds: float
     """Of that training alone."""
@@ -149,16 +149,15 @@ class _Steps:
         overrides = {f"fit.{key}": value for key, value in choices.items()}
         recipe = load_recipe(TASK, {**overrides, "fit.seed": self.seed})
         result = fit_ensemble(recipe, root=root, data_root=_DATA, progress=self.progress)
-        self.add(label, result, trained=result.trainable)
+        self.add(label, result, parameters=result.parameters)
         return result
 
-    def add(self, label: str, result: FitResult | TrainResult, *, trained: int) -> None:
+    def add(self, label: str, result: FitResult | TrainResult, *, parameters: int) -> None:
         """Add a model to the table."""
-        cost = result.cost
-        row = DemoRow(
-            label, result.metrics["mIoU"], result.parameters, trained, cost.seconds, cost.energy_kwh
+        score, cost = result.metrics["mIoU"], result.cost
+        self.rows.append(
+            DemoRow(label, score, parameters, result.trainable, cost.seconds, cost.energy_kwh)
         )
-        self.rows.append(row)
 
     def ablate(self) -> None:
         """Leave each specialist of the newest fit out in turn."""
@@ -192,7 +191,7 @@ def _compare(steps: _Steps) -> None:
     steps.progress.say(f"\n{random}: the same specialists with random weights")
     steps.fit("random ensemble (concat)", root=_BASELINES, ensemble=str(random))
     scratch = steps.train(TASK, epochs=_epochs_from_scratch(), root=_BASELINES)
-    steps.add("one encoder on all bands, from scratch", scratch, trained=scratch.parameters)
+    steps.add("one encoder on all bands, from scratch", scratch, parameters=scratch.trainable)
 
 
 def _epochs_from_scratch() -> int:

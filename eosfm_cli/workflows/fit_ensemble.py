@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,10 +17,10 @@ from eosfm_cli.ensemble.bundle import read_ensemble, write_model
 from eosfm_cli.ensemble.encoder import EosFM, choose_specialists, plan_specialists
 from eosfm_cli.ensemble.specialist import Specialist, parameter_count
 from eosfm_cli.errors import DataError, UsageError
-from eosfm_cli.manifest import EncoderInfo, ModelManifest
+from eosfm_cli.manifest import DecoderInfo, EncoderInfo, ModelManifest
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe
-from eosfm_cli.results import FitResult
+from eosfm_cli.results import Cost, FitResult
 from eosfm_cli.run_dir import completed_runs, now
 from eosfm_cli.training.callbacks import read_history
 from eosfm_cli.training.model import build_model, choose_decoder
@@ -55,6 +55,7 @@ def fit_ensemble(
         DataError: The dataset or the ensemble is missing or unusable.
         BandError: No specialist can be fed from the recipe's bands.
     """
+    decoder = choose_decoder(recipe, recipe.fit)
     source = find_ensemble(recipe, root, progress)
     specialists = choose_specialists(
         read_ensemble(source), recipe.fit.specialists, recipe.fit.exclude
@@ -69,7 +70,7 @@ def fit_ensemble(
     data = build_datamodule(recipe, data_root, spec=recipe.fit, progress=progress)
     with open_run("fit", recipe, root, progress) as running:
         encoder = _build_encoder(specialists, recipe, gated=top_k is not None)
-        phases = _Phases(recipe, data, running)
+        phases = _Phases(recipe, decoder, data, running)
         scores: dict[str, float] = {}
         if top_k is not None:
             encoder, scores = phases.search(encoder, top_k)
@@ -83,7 +84,7 @@ def fit_ensemble(
             scores=scores,
             ensemble=source,
         )
-        manifest = _describe(recipe, encoder, scores, metrics, running)
+        manifest = _describe(recipe, encoder, decoder, scores, metrics, running.cost)
         write_model(running.run.model, model.state_dict(), manifest)
     return FitResult(
         recipe=recipe.name,
@@ -167,13 +168,14 @@ class _Phases:
     """The fits of one run, each with an optimiser and a trainer of its own."""
 
     recipe: Recipe
+    decoder: DecoderInfo
     data: LightningDataModule
     running: Running
 
     def search(self, encoder: EosFM, top_k: int) -> tuple[EosFM, dict[str, float]]:
         """Train with open gates, then keep the best k; their fusion weights are carried over."""
         epochs = self.recipe.fit.search_epochs or max(1, self.recipe.fit.epochs // 2)
-        task = build_fit_task(self.recipe, self._model(encoder), epochs=epochs, gates=encoder.gates)
+        task = build_fit_task(self.recipe, self._model(encoder), epochs=epochs)
         fit(self._trainer("search", epochs), task, self.data)
         scores = encoder.gates.ranking()
         chosen = list(scores)[:top_k]
@@ -194,7 +196,7 @@ class _Phases:
         return build_model(
             encoder,
             task=self.recipe.task,
-            decoder=choose_decoder(self.recipe, self.recipe.fit),
+            decoder=self.decoder,
             classes=len(self.recipe.classes),
         )
 
@@ -213,9 +215,10 @@ class _Phases:
 def _describe(
     recipe: Recipe,
     encoder: EosFM,
+    decoder: DecoderInfo,
     scores: dict[str, float],
-    metrics: Mapping[str, float],
-    running: Running,
+    metrics: dict[str, float],
+    cost: Cost,
 ) -> ModelManifest:
     return ModelManifest(
         created=now(),
@@ -235,10 +238,10 @@ def _describe(
             scores=scores,
         ),
         specialists=encoder.specialists,
-        decoder=choose_decoder(recipe, recipe.fit),
-        metrics=dict(metrics),
+        decoder=decoder,
+        metrics=metrics,
         licence=recipe.dataset.licence,
-        seconds=running.cost.seconds,
-        energy_kwh=running.cost.energy_kwh,
-        emissions_kg=running.cost.emissions_kg,
+        seconds=cost.seconds,
+        energy_kwh=cost.energy_kwh,
+        emissions_kg=cost.emissions_kg,
     )

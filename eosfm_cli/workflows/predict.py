@@ -163,7 +163,7 @@ def _plan(scene: Scene, manifest: ModelManifest, progress: Progress) -> WindowPl
             hint="Cut it into columns first: rio clip IN OUT --bounds 'LEFT BOTTOM RIGHT TOP'",
         )
     progress.say(f"scene: {grid.describe()}")
-    progress.say(f"bands: {scene.matching}")
+    progress.say(scene.matching)
     if not grid.is_placed:
         progress.warn(
             f"{scene.path.name} has no coordinate reference system; its map has none either."

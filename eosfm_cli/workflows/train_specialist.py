@@ -12,6 +12,7 @@ from eosfm_cli.data.datamodule import build_datamodule
 from eosfm_cli.data.statistics import with_statistics
 from eosfm_cli.ensemble.specialist import build_backbone, parameter_count
 from eosfm_cli.errors import WeightsUnavailableError
+from eosfm_cli.manifest import DecoderInfo
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe
 from eosfm_cli.results import TrainResult
@@ -37,12 +38,13 @@ def train_specialist(
         WeightsUnavailableError: Pretrained weights were asked for and cannot be had.
     """
     spec = recipe.training
-    build_backbone(spec.backbone, len(recipe.bands))  # an unknown backbone fails before the data
+    build_backbone(spec.backbone, len(recipe.bands))  # what is unknown fails before the data
+    decoder = choose_decoder(recipe, spec)
     recipe = with_statistics(recipe, data_root, progress)
     data = build_datamodule(recipe, data_root, spec=spec, progress=progress)
     seed_everything(spec.seed)
     with open_run("train", recipe, root, progress) as running:
-        task = _build_task(recipe)
+        task = _build_task(recipe, decoder)
         trainer = build_trainer(
             recipe,
             spec,
@@ -54,12 +56,13 @@ def train_specialist(
         fit(trainer, task, data)
         metrics = test_best(trainer, task, data)
         parameters = parameter_count(task.model.encoder)
-        running.entries.update(metrics=metrics, parameters=parameters)
-    return TrainResult(recipe.name, running.run.path, metrics, parameters, running.cost)
+        trainable = parameter_count(task.model, trainable=True)
+        running.entries.update(metrics=metrics, parameters=parameters, trainable=trainable)
+    run = running.run.path
+    return TrainResult(recipe.name, run, metrics, parameters, trainable, running.cost)
 
 
-def _build_task(recipe: Recipe) -> LightningModule:
-    decoder = choose_decoder(recipe, recipe.training)
+def _build_task(recipe: Recipe, decoder: DecoderInfo) -> LightningModule:
     arguments = {f"decoder_{key}": value for key, value in decoder.arguments.items()}
     with _hub_errors(recipe):
         return build_specialist_task(recipe, {"decoder": decoder.name, **arguments})
