@@ -149,7 +149,14 @@ def band_name(text: str, sensor: str | None = None) -> str | None:
     if word in _WORDS:
         return _WORDS[word]
     own = f"b{word[1:].lstrip('0')}" if word.startswith("b") else word
-    return SENSORS[sensor or "sentinel-2"].get(own)
+    return SENSORS.get(sensor or "sentinel-2", {}).get(own)
+
+
+_OWN_NAMES = {
+    sensor: f"{sensor.title()}'s own names (B4 is {own['b4']})"
+    for sensor, own in SENSORS.items()
+    if own
+}
 
 
 def nearest_word(word: str, valid: Iterable[str]) -> str | None:
@@ -158,20 +165,25 @@ def nearest_word(word: str, valid: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def parse_bands(text: str) -> tuple[str, ...]:
+def parse_bands(text: str, sensor: str | None = None) -> tuple[str, ...]:
     """Read a comma-separated option value into common names.
+
+    Args:
+        text: Names as `band_name` takes them.
+        sensor: Whose own names to use; Sentinel-2's if not given.
 
     Raises:
         UsageError: A name is unknown or stands there twice.
     """
+    own = _OWN_NAMES.get(sensor or "sentinel-2")
     names = []
     for word in filter(None, (part.strip() for part in text.split(","))):
-        name = band_name(word)
+        name = band_name(word, sensor)
         if name is None:
             near = nearest_word(word.lower(), BANDS)
             raise UsageError(
                 f"Unknown band {word!r}." + (f" Did you mean {near!r}?" if near else ""),
-                hint=f"Known bands: {', '.join(BANDS)}; Sentinel-2's own names (B04) work too.",
+                hint=f"Known bands: {', '.join(BANDS)}" + (f"; {own} work too." if own else "."),
             )
         names.append(name)
     if len(set(names)) != len(names):
@@ -311,6 +323,10 @@ class Plan:
         return [
             f"{row.specialist:{width}}  {text}" for row in self.rows for text in self._views_of(row)
         ]
+
+    def announcement(self) -> list[str]:
+        """What a command says before it runs an ensemble: a heading, and `lines` below it."""
+        return ["plan: how the ensemble sees these bands", *(f"  {text}" for text in self.lines())]
 
     def _views_of(self, row: PlanRow) -> list[str]:
         if not row.views:

@@ -7,6 +7,8 @@ what to do. The command line turns it into one message on stderr and exits with 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 
@@ -87,6 +89,34 @@ class Interrupted(BaseException):
     def __init__(self, exit_code: ExitCode) -> None:
         super().__init__(exit_code.name.lower())
         self.exit_code = exit_code
+
+
+_NO_MEMORY = re.compile(
+    r"out of memory|not enough memory|(can't|cannot) allocate memory|insufficient (ram|.*memory)",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception, or one that it came from, means that memory ran out.
+
+    Libraries tell it in many ways: torch by a type of its own on GPUs and a bare `RuntimeError` on
+    CPUs, TerraTorch by a bare `Exception`.
+    """
+    return any(
+        isinstance(link, MemoryError)
+        or type(link).__name__ == "OutOfMemoryError"
+        or _NO_MEMORY.search(str(link)) is not None
+        for link in _chain(error)
+    )
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def unwritable(path: Path, error: OSError) -> OutputError:

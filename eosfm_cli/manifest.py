@@ -53,6 +53,8 @@ class EnsembleManifest(_Value):
     version: Literal[1] = 1
     created: str = ""
     eosfm: str = ""
+    named: bool = False
+    """Whether it was made from named runs, a choice that is not to be gathered anew unasked."""
     specialists: tuple[SpecialistInfo, ...]
 
 
@@ -62,6 +64,8 @@ class EncoderInfo(_Value):
     fusion: Fusion
     normalize: Normalize
     top_k: int | None = None
+    out_channels: tuple[int, ...] | None = None
+    """Channels per level, fine to coarse."""
     scores: dict[str, float] = {}
     """Specialist -> gate score at the end of the search, of all that were searched."""
 
@@ -85,6 +89,8 @@ class ModelManifest(_Value):
     task: Task
     bands: tuple[str, ...]
     """Common names in the order of the input."""
+    sensor: str | None = None
+    """Whose own band names (`B4`) files of such scenes use; Sentinel-2's if not given."""
     statistics: dict[str, BandStatistics]
     """Band -> mean and standard deviation in the units of the data it was fitted on."""
     classes: tuple[ClassSpec, ...]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
+
+from eosfm_cli.errors import OutputError, unwritable
 
 
 class Step(Protocol):
@@ -55,7 +57,11 @@ class Silent:
 
 
 class Logged:
-    """A `Progress` that also writes what it is told to a file."""
+    """A `Progress` that also writes what it is told to a file.
+
+    Raises:
+        OutputError: The file cannot be written; every method may raise it.
+    """
 
     def __init__(self, inner: Progress, log: Path) -> None:
         self._inner, self._log = inner, log
@@ -78,13 +84,22 @@ class Logged:
             step = _LoggedStep(inner)
             try:
                 yield step
-            finally:
-                self._write(f"{title}: {step.note or 'ended'}")
+            except BaseException:
+                with suppress(OutputError):  # what ended the step matters more
+                    self._write_end(title, step)
+                raise
+            self._write_end(title, step)
+
+    def _write_end(self, title: str, step: _LoggedStep) -> None:
+        self._write(f"{title}: {step.note or 'ended'}")
 
     def _write(self, text: str) -> None:
         stamp = datetime.now().astimezone().isoformat(timespec="seconds")
-        with self._log.open("a", encoding="utf-8") as file:
-            file.writelines(f"{stamp} {line}\n" for line in text.splitlines())
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.writelines(f"{stamp} {line}\n" for line in text.splitlines())
+        except OSError as error:
+            raise unwritable(self._log, error) from None
 
 
 class _LoggedStep:

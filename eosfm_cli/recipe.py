@@ -260,10 +260,11 @@ class TrainingSpec(_Spec):
     augment: bool = True
     """Random flips and quarter turns."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    devices: int | Literal["auto"] = "auto"
+    devices: int | Literal["auto"] = 1
+    """How many GPUs, `auto` for all there are; where there is none, processes on the CPU."""
     workers: int = Field(2, ge=0)
     """Processes that read data; 0 reads in the main one."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, le=2**32 - 1)
 
 
 class SpecialistSpec(TrainingSpec):
@@ -338,6 +339,27 @@ class Recipe(_Spec):
         """Names of the classes, by index."""
         return tuple(c.name for c in self.classes)
 
+    @property
+    def sensor(self) -> str | None:
+        """The sensor of the optical images used: whose own band names their files use."""
+        used = set(self.bands)
+        optical = {name for name in used if BANDS[name].kind == "optical"}
+        sensors = (i.sensor for i in self.dataset.images.values() if optical & set(i.bands))
+        return next(sensors, None)
+
+    @property
+    def class_values(self) -> tuple[tuple[int | str, ...], ...]:
+        """How the labels write each class: its mask values, or names of its folders."""
+        by_name = self.task == "classification"
+        return tuple(
+            ((c.name if by_name else index),)
+            if c.values is None
+            else tuple(map(str, c.values))
+            if by_name
+            else c.values
+            for index, c in enumerate(self.classes)
+        )
+
     def with_statistics(self, statistics: Mapping[str, BandStatistics]) -> Recipe:
         """The same recipe with the statistics of its bands filled in."""
         return self.model_copy(update={"statistics": dict(statistics)})
@@ -386,6 +408,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         "{split}" in image.path for image in recipe.dataset.images.values()
     ):
         yield "dataset.split: 'by: folder' needs {split} in the paths, as in '{split}/{id}.tif'"
+    yield from _unclear_values(recipe)
     for key, spec in (("training", recipe.training), ("fit", recipe.fit)):
         if recipe.task == "classification" and spec.loss not in {"ce", "focal"}:
             yield f"{key}.loss: {spec.loss!r} is for maps; classification takes ce or focal"
@@ -395,6 +418,22 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         for band in recipe.bands or on_disk:
             if band not in recipe.statistics:
                 yield f"statistics: {band!r} is missing"
+
+
+def _unclear_values(recipe: Recipe) -> Iterator[str]:
+    """What stands for two classes at once, or for none that a mask can hold."""
+    kind = "mask value" if recipe.task == "segmentation" else "folder"
+    taken: dict[int | str, str] = {}
+    for index, values in enumerate(recipe.class_values):
+        name, key = recipe.classes[index].name, f"classes.{index}.values"
+        for value in values:
+            if recipe.task == "segmentation" and isinstance(value, str):
+                yield f"{key}: masks hold whole numbers; {value!r} could only name a class folder"
+            if taken.setdefault(value, name) != name:
+                yield f"{key}: the {kind} {value} stands for both {taken[value]} and {name}"
+    for value in recipe.dataset.masks.ignore if recipe.dataset.masks else ():
+        if value in taken:
+            yield f"dataset.masks.ignore: the {kind} {value} already stands for {taken[value]}"
 
 
 # --------------------------------------------------------------------------- files and lines
@@ -714,8 +753,9 @@ def _worth_telling(problems: Sequence[Any]) -> list[Any]:
 def _located(problem: Mapping[str, Any]) -> tuple[tuple[str | int, ...], str]:
     """Where a problem is, as the user writes it, and what it is."""
     where, text = _user_path(problem["loc"]), _said(problem)
-    if not where and (key := re.match(r"([a-z_.]+): ", text)):
-        return tuple(key[1].split(".")), text.removeprefix(key[0])
+    if not where and (key := re.match(r"([a-z_.0-9]+): ", text)):
+        parts = (int(part) if part.isdecimal() else part for part in key[1].split("."))
+        return tuple(parts), text.removeprefix(key[0])
     return where, text
 
 
@@ -793,9 +833,9 @@ _WORDS_FOR = {
     "model_attributes_type": "should be a mapping of keys to values",
     "invalid_key": "a key should be a word",
     "greater_than": "should be more than {gt:g}",
-    "greater_than_equal": "should be at least {ge:g}",
+    "greater_than_equal": "should be at least {ge:.10g}",
     "less_than": "should be less than {lt:g}",
-    "less_than_equal": "should be at most {le:g}",
+    "less_than_equal": "should be at most {le:.10g}",
     "multiple_of": "should be a multiple of {multiple_of}",
     "too_short": "should have at least {min_length}, has {actual_length}",
 }

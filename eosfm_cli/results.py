@@ -30,7 +30,7 @@ class TrainResult:
     specialist: str
     run: Path
     metrics: dict[str, float]
-    """Of the test split: `mIoU` for segmentation, `accuracy` for classification, and others."""
+    """Of the test split: `mIoU` for segmentation, `Accuracy` for classification, and others."""
     parameters: int
     """Of the encoder, which is what an ensemble takes."""
     trainable: int
@@ -67,6 +67,10 @@ class FitResult:
     cost: Cost
 
 
+NONE_LEFT_OUT = "none left out"
+"""What tables call the full model beside those that lack a specialist."""
+
+
 @dataclass(frozen=True)
 class AblationRow:
     """What leaving one specialist out does."""
@@ -84,8 +88,10 @@ class AblationResult:
     """Leave-one-out over a fitted model."""
 
     run: Path
+    task: str
     metric_name: str
     full: float
+    """With all specialists."""
     rows: tuple[AblationRow, ...]
     csv: Path
     json: Path

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -167,6 +170,37 @@ def newest_fit(root: Path) -> RunDir:
     return runs[0]
 
 
+def find_fit(given: Path | None, root: Path) -> Path:
+    """The fitted model that is meant: a model file, that of a run folder, or the newest in `root`.
+
+    Raises:
+        DataError: There is no such model.
+    """
+    if given is None:
+        return newest_fit(root).model
+    model = RunDir(given).model if given.is_dir() else given
+    if not model.is_file():
+        problem = f"it has no {model.name}" if given.is_dir() else "there is no such file"
+        raise DataError(
+            f"{given} is no fitted model: {problem}.",
+            hint="Name a run folder below experiments/fit, or leave it out to take the newest fit.",
+        )
+    return model
+
+
+def check_writable(folder: Path) -> None:
+    """Check that files can be made in a folder, before work is done whose result goes there.
+
+    Raises:
+        OutputError: They cannot.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name beside it; it gets its own name only when complete.
@@ -195,3 +229,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table with a heading whole or not at all; `None` is an empty cell.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -78,6 +78,23 @@ def test_options_are_read() -> None:
         parse_bands("red,B04")
 
 
+def test_options_are_read_by_the_sensors_own_names() -> None:
+    assert parse_bands("B8,B4,nir", "landsat-8") == ("pan", "red", "nir")
+    with pytest.raises(UsageError, match=r"'B8A'") as caught:
+        parse_bands("B8A", "landsat-8")
+    assert "Landsat-8's own names (B4 is red)" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        parse_bands("B4", "aerial")
+    assert "own names" not in caught.value.hint
+    assert parse_bands("red", "a sensor of a later version") == ("red",)
+
+
+def test_a_plan_is_announced() -> None:
+    heading, *lines = plan_views([("rgb", ("red",)), ("s1", ("vv",))], ("red",)).announcement()
+    assert heading == "plan: how the ensemble sees these bands"
+    assert lines == ["  rgb  identity: red", "  s1   left out: needs vv"]
+
+
 # --------------------------------------------------------------------------- views
 
 

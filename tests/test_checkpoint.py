@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eosfm_cli.ensemble.checkpoint import Foreign, fit_state, mapping, read_plain, read_specialist
+from eosfm_cli.ensemble.specialist import build_backbone
 from eosfm_cli.errors import BundleError
 
 
@@ -286,7 +287,9 @@ def test_the_encoder_is_found_under_every_prefix(prefix: str, tmp_path: Path) ->
     assert specialist.info.classes == ("water", "land")
     assert specialist.state.keys() == state.keys()
     assert all(torch.equal(specialist.state[name], state[name]) for name in state)
-    assert specialist.build()(torch.zeros(1, 4, 64, 64))
+    backbone = build_backbone(specialist.info.backbone, 4)
+    backbone.load_state_dict(specialist.state)
+    assert backbone(torch.zeros(1, 4, 64, 64))
 
 
 def test_channels_are_counted_where_nothing_says_them(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -22,9 +23,11 @@ from eosfm_cli.carbon.ledger import StageRecord, append_record
 from eosfm_cli.commands import app as app_module
 from eosfm_cli.commands import options
 from eosfm_cli.commands.app import COMMANDS, guard, load_command, main
-from eosfm_cli.commands.train_specialist import train_each
+from eosfm_cli.commands.fit_ensemble import what_next
+from eosfm_cli.commands.train_specialist import show, train_each
 from eosfm_cli.errors import DataError, ExitCode, Interrupted, UsageError
 from eosfm_cli.recipe import FitSpec, SpecialistSpec, TrainingSpec, load_recipe
+from eosfm_cli.results import Cost, FitResult, TrainResult
 from tests.test_startup import environment
 
 EOSFM = [sys.executable, "-m", "eosfm_cli"]
@@ -150,7 +153,7 @@ def test_completion_offers_commands_and_recipes(tmp_path):
         (["train-specialist", "nope"], ExitCode.USAGE, "'nope'"),
         (["emissions", "--experiments", "nowhere"], ExitCode.DATA, "nowhere"),
         (["recipes", "validate", "nope.yaml"], ExitCode.USAGE, ""),
-        (["predict", "x.tif", "--bands", "gren"], ExitCode.USAGE, "'green'"),
+        (["predict", "x.tif"], ExitCode.DATA, "eosfm fit-ensemble"),
     ],
 )
 def test_bad_input_is_one_message_and_its_exit_code(
@@ -189,7 +192,7 @@ def raising(error: BaseException):
     ("error", "code", "said"),
     [
         (MemoryError(), ExitCode.MEMORY, "memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough"), ExitCode.MEMORY, "memory"),
+        (RuntimeError("DefaultCPUAllocator: not enough memory"), ExitCode.MEMORY, "memory"),
         (Interrupted(ExitCode.INTERRUPTED), 130, "Ctrl-C"),
         (Interrupted(ExitCode.TERMINATED), 143, "SIGTERM"),
         (KeyboardInterrupt(), 130, "Ctrl-C"),
@@ -236,12 +239,55 @@ def test_options_become_keys_of_the_recipe_and_set_wins():
     found = options.overrides("fit", ["fit.lr=1e-4"], lr=0.1, top_k=3, epochs=None)
     assert found == {"fit.lr": 1e-4, "fit.top_k": 3}
     assert options.names("A, B") == ["A", "B"]
-    assert [options.devices(given) for given in ("2", "auto", None)] == [2, "auto", None]
+    found = [options.devices(given) for given in ("2", "auto", "²", None)]
+    assert found == [2, "auto", "²", None]
 
 
 def test_an_option_out_of_range_names_the_key(recipe, capsys):
     assert main(["train-specialist", str(recipe), "--lr", "-1"]) == ExitCode.USAGE
     assert "training.lr" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------ results
+
+
+def test_a_table_of_classifiers_shows_their_metric(capsys):
+    trained = TrainResult("shades", Path("run"), {"loss": 1.0, "Accuracy": 0.9}, 10, 12, Cost(3))
+    show([trained], {}, as_json=False)
+    heading, row = capsys.readouterr().out.splitlines()
+    assert heading.split()[:3] == ["specialist", "metric", "test"]
+    assert row.split()[:3] == ["shades", "Accuracy", "0.900"]
+
+
+@pytest.mark.parametrize(
+    ("task", "specialists", "expected"),
+    [
+        ("segmentation", ("a", "b"), ["eosfm ablate", "eosfm predict scene.tif"]),
+        ("segmentation", ("a",), ["eosfm predict scene.tif"]),
+        ("classification", ("a", "b"), ["eosfm ablate"]),
+        ("classification", ("a",), ["eosfm emissions"]),
+    ],
+)
+def test_what_follows_a_fit_is_what_it_can_do(task, specialists, expected):
+    result = FitResult("r", Path(), Path(), None, specialists, {}, {}, 1, 1, Cost())
+    assert what_next(task, result) == expected
+
+
+@pytest.mark.parametrize("name", ["train-specialist", "fit-ensemble"])
+@pytest.mark.parametrize("option", ["--output", "--experiments", "-o"])
+def test_the_folder_of_runs_has_one_option_everywhere(name, option):
+    context = load_command(name).make_context(name, ["mini", option, "my runs"])
+    assert context.params["output"] == Path("my runs")
+    follows = options.within("eosfm export", context.params["output"])
+    _, *words = shlex.split(follows)
+    assert load_command("export").make_context("export", words[1:]).params["experiments"] == Path(
+        "my runs"
+    )
+    assert options.within("eosfm export", None) == "eosfm export"
+
+
+def test_help_says_what_the_json_of_several_recipes_looks_like(tmp_path):
+    assert '{"results": ' in run("train-specialist", "--help", cwd=tmp_path, COLUMNS="200").stdout
 
 
 # ------------------------------------------------------------------------------ streams
@@ -352,6 +398,30 @@ def test_progress_without_a_terminal_is_lines_on_stderr(tmp_path):
     assert lines[0] == "warning: [careful]"
     assert any(re.match(r"reading \[tiles\]: 3/3 in [\d.]+ s  loss 0.5", line) for line in lines)
     assert ESCAPE not in done.stderr
+
+
+FURTHER = """
+from eosfm_cli.commands.console import next_command, write_json, write_table, write_text
+write_table(["a"], [["1"]])
+write_json({})
+write_text("text")
+next_command("eosfm export")
+"""
+
+
+@pytest.mark.parametrize(("rank", "silent"), [("0", False), ("1", True)])
+def test_processes_for_further_devices_tell_nothing_but_errors(tmp_path, rank, silent):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRESS + FURTHER],
+        env=environment(LOCAL_RANK=rank),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout == "", done.stderr == "") == (silent, silent)
+    failed = run("emissions", "--json", cwd=tmp_path, LOCAL_RANK=rank)
+    assert (failed.returncode, failed.stdout == "") == (ExitCode.DATA, silent)
+    assert failed.stderr.startswith("error: There is no ledger")
 
 
 # ------------------------------------------------------------------------------ signals

@@ -46,7 +46,9 @@ def ledger(tmp_path):
                 obtained={"cpu": "modelled", "gpu": "none in use", "ram": "modelled"},
             ),
         )
-    append_record(tmp_path, record("scene.tif", command="predict", seconds=3))
+    append_record(
+        tmp_path, record("scene.tif", command="predict", seconds=3, problem="too short to measure")
+    )
     return tmp_path
 
 
@@ -70,7 +72,7 @@ def test_sums_and_shares_are_those_worked_out_by_hand(ledger):
 
 def test_what_the_figures_rest_on_is_told(ledger):
     result = emissions(ledger)
-    assert result.unmeasured == 1
+    assert result.unmeasured == {"too short to measure": 1}
     assert result.intensities == ("50 g CO₂eq/kWh, France", "475 g CO₂eq/kWh, world average")
     assert result.obtained == {"cpu": ("modelled",), "gpu": ("none in use",), "ram": ("modelled",)}
 
@@ -117,7 +119,7 @@ def test_the_command_prints_a_table_and_what_it_rests_on(ledger, capsys):
     scene = next(line for line in streams.out.splitlines() if "scene.tif" in line)
     assert scene.split()[-3:] == ["–", "–", "–"]
     assert "475 g CO₂eq/kWh, world average" in streams.err
-    assert "timed only, not measured: 1" in streams.err
+    assert "without figures (–): 1 run, too short to measure" in streams.err
 
 
 def test_csv_json_and_plot(ledger, tmp_path, capsys):
@@ -158,6 +160,7 @@ def test_lines_that_are_no_records_are_counted_aloud(ledger, capsys):
         (figures.count(512), "512"),
         (figures.change(-0.0312), "-0.031"),
         (figures.main_metric({"loss": 1.9, "mIoU": 0.5}), ("mIoU", "0.500")),
+        (figures.main_metric({"loss": 1.9, "Accuracy": 0.5}), ("Accuracy", "0.500")),
         (figures.main_metric({"loss": 1.9}), (None, "–")),
     ],
 )

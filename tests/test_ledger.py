@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from eosfm_cli.carbon.ledger import (
     LEDGER_NAME,
     NOT_MEASURED,
+    TOO_SHORT,
     StageRecord,
     append_record,
     append_row,
@@ -196,6 +197,14 @@ def test_work_that_does_not_end_well_is_recorded_too(tmp_path, error, state):
     assert found.seconds > 0
 
 
+def test_a_stage_over_in_no_time_says_that_it_was_too_short(tmp_path):
+    with track(tmp_path, command="predict", name="x"):
+        pass
+    (found,) = read_ledger(tmp_path).records
+    assert not found.measured
+    assert found.problem == TOO_SHORT
+
+
 def test_a_tracker_that_fails_does_not_fail_the_work(tmp_path, monkeypatch):
     monkeypatch.setenv("CODECARBON_PUE", "nonsense")
     with track(tmp_path, command="predict", name="x") as meter:
@@ -206,6 +215,21 @@ def test_a_tracker_that_fails_does_not_fail_the_work(tmp_path, monkeypatch):
     assert found.problem
     assert meter.cost.energy_kwh == 0
     assert meter.cost.seconds >= 0.6
+
+
+class Faulty:
+    """A tracker that cannot say what it has measured so far."""
+
+    def flush(self) -> float:
+        raise OSError("the sensor is gone")
+
+
+def test_costs_so_far_that_cannot_be_had_do_not_fail_the_work():
+    meter = Meter()
+    meter.stop()  # so that its own tracker does not come in between
+    meter._reading, meter._tracker = None, Faulty()
+    assert meter.cost.seconds > 0
+    assert meter.cost.energy_kwh == 0
 
 
 class Heard:

@@ -67,19 +67,20 @@ class Told(Silent):
         self.warned.append(text)
 
 
-def model(module=None, *, bands=("red",), task="segmentation", std=1.0, tile=64):
+def model(module=None, *, bands=("red",), task="segmentation", std=1.0, tile=64, sensor=None):
     manifest = ModelManifest.model_validate(
         {
             "recipe": "cover",
             "title": "Land cover",
             "task": task,
             "bands": bands,
+            "sensor": sensor,
             "statistics": {band: {"mean": 0.0, "std": std} for band in bands},
             "classes": [{"name": name} for name in NAMES],
             "ignore_index": 255,
             "tile_size": tile,
             "encoder": {"fusion": "concat", "normalize": "batch"},
-            "specialists": [{"name": "s2", "backbone": "x", "in_chans": 1}],
+            "specialists": [{"name": "s2", "backbone": "x", "in_chans": 1, "bands": bands[:1]}],
             "decoder": {"name": "d"},
             "licence": "CC-BY-4.0",
         }
@@ -230,8 +231,26 @@ def test_bands_are_found_by_name_and_said(tmp_path):
     result = run(path, tmp_path, fitted=model(bands=("red", "blue")), progress=told)
     np.testing.assert_array_equal(read(result.output), values[2])
     assert any("band descriptions" in text for text in told.said)
-    named = run(path, tmp_path, bands=("red", "green", "blue"), overwrite=True)
+    named = run(path, tmp_path, bands="red, B03,blue", overwrite=True)
     np.testing.assert_array_equal(read(named.output), values[0])
+
+
+def test_bands_are_named_as_the_models_sensor_names_them(tmp_path):
+    values = np.concatenate([levels(40, 50, seed) for seed in range(2)])
+    path = write(tmp_path / "a.tif", values, **PLACED)
+    fitted = model(bands=("pan",), sensor="landsat-8")
+    result = run(path, tmp_path, fitted=fitted, bands="B4,B8")
+    np.testing.assert_array_equal(read(result.output), values[1])
+    with pytest.raises(UsageError, match=r"Unknown band 'gren'\. Did you mean 'green'"):
+        run(path, tmp_path, fitted=fitted, bands="red,gren", overwrite=True)
+
+
+def test_which_specialist_sees_what_is_said(tmp_path):
+    told = Told()
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    run(path, tmp_path, fitted=model(), progress=told)
+    at = told.said.index("plan: how the ensemble sees these bands")
+    assert told.said[at + 1] == "  s2  identity: red"
 
 
 def test_values_in_other_units_are_warned_of(tmp_path):
@@ -380,6 +399,9 @@ def test_an_ensemble_is_no_model(tmp_path):
 
 def test_a_run_folder_stands_for_its_model(tmp_path):
     path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    with pytest.raises(DataError, match=r"model\.safetensors"):
+        run(path, tmp_path, fitted=None, model=tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(BundleError, match=r"model\.safetensors"):
         run(path, tmp_path, fitted=None, model=tmp_path)
 

@@ -23,13 +23,14 @@ from eosfm_cli.tiling import Tile
 _PLACED = {"crs": "EPSG:32631", "transform": from_origin(5e5, 5e6, 10, 10)}
 
 
-def manifest(*bands, mean=0.0, std=1.0):
+def manifest(*bands, mean=0.0, std=1.0, sensor=None):
     return ModelManifest.model_validate(
         {
             "recipe": "r",
             "title": "t",
             "task": "segmentation",
             "bands": bands,
+            "sensor": sensor,
             "statistics": {band: {"mean": mean, "std": std} for band in bands},
             "classes": [{"name": "a"}, {"name": "b"}],
             "ignore_index": 255,
@@ -87,6 +88,14 @@ def test_bands_are_found_by_description_in_any_order(tmp_path):
     path = write(tmp_path / "a.tif", ramp(3), descriptions=("B04", "Blue", "green"))
     pixels = read_whole(path, manifest("blue", "green", "red"))
     np.testing.assert_array_equal(pixels.values, ramp(3)[[1, 2, 0]])
+
+
+def test_descriptions_are_read_by_the_names_of_the_models_sensor(tmp_path):
+    path = write(tmp_path / "a.tif", ramp(3), descriptions=("B8", "B5", "B4"))
+    pixels = read_whole(path, manifest("red", "nir08", "pan", sensor="landsat-8"))
+    np.testing.assert_array_equal(pixels.values, ramp(3)[[2, 1, 0]])
+    with pytest.raises(BandError, match="lacks nir"):
+        read_whole(path, manifest("red", "nir", sensor="landsat-8"))
 
 
 def test_bands_are_found_as_named_by_the_user(tmp_path):

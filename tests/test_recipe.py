@@ -184,6 +184,8 @@ _WRONG = {
     "text": (f"{BASE}training: {{epochs: many}}\n", END, "epochs: should be a whole number"),
     "part": (f"{BASE}training: {{epochs: 1.5}}\n", END, "epochs: should be a whole number"),
     "small": (f"{BASE}training: {{epochs: 0}}\n", END, "epochs: should be at least 1"),
+    "seed": (f"{BASE}fit: {{seed: -1}}\n", END, "seed: should be at least 0"),
+    "large seed": (f"{BASE}fit: {{seed: 4294967296}}\n", END, "should be at most 4294967295"),
     "negative": (f"{BASE}training: {{lr: -1}}\n", END, "lr: should be more than 0"),
     "nan": (f"{BASE}training: {{lr: .nan}}\n", END, "lr: should be a finite number"),
     "infinite": (f"{BASE}training: {{lr: .inf}}\n", END, "lr: should be a finite number"),
@@ -209,6 +211,28 @@ _WRONG = {
     "twice": (_swap("B03", "B04"), 8, "bands: named twice: red"),
     "no such band": (f"{BASE}bands: [red, vv]\n", END, "bands: 'vv' is in no image"),
     "classes": (_swap("land", "water"), 12, "classes: a name stands there twice"),
+    "two classes, one value": (
+        _swap("{name: land}", "{name: land, values: [3, 0]}"),
+        14,
+        "classes.1.values: the mask value 0 stands for both water and land",
+    ),
+    "a word in a mask": (
+        _swap("{name: land}", "name: land\n    values: [forest]"),
+        15,
+        "classes.1.values: masks hold whole numbers; 'forest'",
+    ),
+    "a class without label": (
+        _swap("{id}.tif\n  split", "{id}.tif\n    ignore: [9, 1]\n  split"),
+        11,
+        "dataset.masks.ignore: the mask value 1 already stands for land",
+    ),
+    "two classes, one folder": (
+        _swap("segmentation", "classification")
+        .replace("images/{id}", "images/{class}/{id}")
+        .replace("{name: land}", "{name: land, values: [field, water]}"),
+        14,
+        "classes.1.values: the folder water stands for both water and land",
+    ),
     "ignored class": (f"{BASE}ignore_index: 1\n", END, "ignore_index: 1 is the index of a class"),
     "no masks": (
         _swap("  masks:\n    path: masks/{id}.tif\n", ""),

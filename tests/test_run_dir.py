@@ -14,13 +14,16 @@ import pytest
 from eosfm_cli.errors import DataError, OutputError
 from eosfm_cli.run_dir import (
     RunDir,
+    check_writable,
     completed_runs,
     create_run,
     experiments_dir,
+    find_fit,
     find_runs,
     newest_first,
     newest_fit,
     replacing,
+    write_csv,
     write_text,
 )
 
@@ -100,6 +103,17 @@ def test_the_newest_fit_has_a_model(tmp_path: Path) -> None:
     assert newest_fit(tmp_path) == run
 
 
+def test_a_fit_is_its_file_its_folder_or_the_newest(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "fit", "mini")
+    with pytest.raises(DataError, match=r"it has no model\.safetensors"):
+        find_fit(run.path, tmp_path)
+    with pytest.raises(DataError, match=r"nowhere.*no such file"):
+        find_fit(tmp_path / "nowhere", tmp_path)
+    run.model.write_bytes(b"")
+    run.write_summary(state="completed")
+    assert {find_fit(given, tmp_path) for given in (None, run.path, run.model)} == {run.model}
+
+
 def test_the_folder_of_runs_is_given_or_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +165,19 @@ def test_errors_of_the_file_system_are_put_into_words(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No space left"), replacing(tmp_path / "full"):
         raise OSError(28, os.strerror(28))
     assert _names(tmp_path) == ["folder"]
+
+
+def test_a_folder_is_tried_before_the_work(tmp_path: Path) -> None:
+    check_writable(tmp_path)
+    assert _names(tmp_path) == []
+    with pytest.raises(OutputError, match=r"Cannot write .*gone"):
+        check_writable(tmp_path / "gone")
+
+
+def test_tables_are_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "table.csv"
+    write_csv(path, ["name", "score"], [("a, b", 0.5), ("c", None)])
+    assert path.read_text() == 'name,score\n"a, b",0.5\nc,\n'
 
 
 def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:

@@ -81,7 +81,6 @@ def test_light_commands_import_nothing_heavy(tmp_path, arguments):
         (("emissions",), 3),
         (("train-specialist", "no-such-recipe"), 2),
         (("fit-ensemble", "no-such-recipe"), 2),
-        (("predict", "scene.tif", "--bands", "red,gren"), 2),
     ],
 )
 def test_errors_that_need_nothing_heavy_come_at_once(tmp_path, arguments, expected):

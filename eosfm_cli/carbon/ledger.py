@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eosfm_cli.errors import DataError, unwritable
-from eosfm_cli.run_dir import write_text
+from eosfm_cli.run_dir import write_csv
 
 LEDGER_NAME = "emissions.jsonl"
 
@@ -26,6 +26,7 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 State = Literal["completed", "failed", "interrupted"]
 
 NOT_MEASURED = "not measured"
+TOO_SHORT = "too short to measure"
 
 
 class _Value(BaseModel):
@@ -167,9 +168,5 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
     if path.is_file():
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
     rows.append(row)
-    columns = dict.fromkeys(column for each in rows for column in each)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    columns = list(dict.fromkeys(column for each in rows for column in each))
+    write_csv(path, columns, [[each.get(column) for column in columns] for each in rows])

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eosfm_cli.carbon.ledger import (
+    TOO_SHORT,
     Hardware,
     Intensity,
     Obtained,
@@ -129,11 +130,16 @@ class Meter:
             return self._reading.cost
         seconds = time.perf_counter() - self._began
         covered = time.perf_counter() - self._covered_since
-        kg = self._tracker.flush() if self._tracker is not None else None
+        kg = self._emitted_kg()
         if not kg or self._intensity is None or covered < _SHORTEST_S:
             return Cost(seconds)
         kg *= seconds / covered
         return Cost(seconds, kg * 1000 / self._intensity.g_per_kwh, kg)
+
+    def _emitted_kg(self) -> float | None:
+        with suppress(Exception):  # figures that cannot be had so far may come yet
+            return self._tracker.flush() if self._tracker is not None else None
+        return None
 
     def stop(self) -> Reading:
         """End the measurement; what it showed stays readable."""
@@ -159,7 +165,7 @@ class Meter:
         covered = max(self._began + seconds - self._covered_since, 0.0)
         data = _final(self._tracker) if self._tracker is not None else None
         if data is None or covered < _SHORTEST_S:
-            problem = self._problem or "the work was over before the measurement began"
+            problem = self._problem or TOO_SHORT
             return Reading(seconds, 0.0, None, self._intensity, Obtained(), problem)
         return Reading(
             seconds,

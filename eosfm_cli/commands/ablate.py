@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from eosfm_cli.commands import figures, options
 from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
 from eosfm_cli.commands.options import example, new_app
+from eosfm_cli.results import NONE_LEFT_OUT
 
 if TYPE_CHECKING:
     from eosfm_cli.results import AblationResult
@@ -45,7 +47,13 @@ def ablate(
         write_json(result)
     else:
         _show(result)
-    next_command("eosfm predict scene.tif")
+    next_command(options.within(_what_next(result, run), experiments))
+
+
+def _what_next(result: AblationResult, run: Path | None) -> str:
+    if result.task != "segmentation":
+        return "eosfm emissions"
+    return "eosfm predict scene.tif" + (f" --model {shlex.quote(str(run))}" if run else "")
 
 
 def _show(result: AblationResult) -> None:
@@ -60,7 +68,7 @@ def _show(result: AblationResult) -> None:
             ]
             for row in result.rows
         ],
-        total=["nothing left out", figures.score(result.full), None, None],
+        total=[NONE_LEFT_OUT, figures.score(result.full), None, None],
     )
     for path in (result.csv, result.json, result.png):
         ConsoleProgress().say(f"wrote {path}")

@@ -1,8 +1,13 @@
-"""Where output goes: tables and JSON to stdout, everything else to stderr."""
+"""Where output goes: tables and JSON to stdout, everything else to stderr.
+
+Training on several devices starts the program once more for each further one. Those processes tell
+nothing but what goes wrong with them.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -30,17 +35,26 @@ _INSTANT_S = 1.0
 
 def stdout() -> Console:
     """The console for results."""
-    return _console(sys.stdout)
+    return _console(sys.stdout, quiet=_is_further_process())
+
+
+def aside() -> Console:
+    """The console for progress, plans and warnings."""
+    return _console(sys.stderr, quiet=_is_further_process())
 
 
 def stderr() -> Console:
-    """The console for progress, plans, warnings and errors."""
+    """The console for errors."""
     return _console(sys.stderr)
 
 
-def _console(stream: TextIO) -> Console:
+def _is_further_process() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _console(stream: TextIO, *, quiet: bool = False) -> Console:
     """A console that takes text as it is: paths have brackets, which are no markup."""
-    terminal = stream.isatty()
+    terminal = stream.isatty() and not quiet
     return Console(
         file=stream,
         width=None if terminal else _WIDE,
@@ -49,23 +63,25 @@ def _console(stream: TextIO) -> Console:
         emoji=False,
         highlight=False,
         soft_wrap=not terminal,
+        quiet=quiet,
     )
 
 
 def write_json(value: object) -> None:
     """Write one JSON object to stdout."""
-    sys.stdout.write(json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n")
+    write_text(json.dumps(to_json(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(text: str) -> None:
     """Write text to stdout as it is."""
-    sys.stdout.write(text)
+    if not _is_further_process():
+        sys.stdout.write(text)
 
 
 def next_command(*commands: str) -> None:
     """Print what to type next."""
     for command in commands:
-        stderr().print(Text.assemble(("next: ", "dim"), (command, "cyan")))
+        aside().print(Text.assemble(("next: ", "dim"), (command, "cyan")))
 
 
 def write_table(
@@ -132,7 +148,7 @@ class ConsoleProgress:
     """Tells a workflow's progress on stderr: bars on a terminal, else a line every few seconds."""
 
     def __init__(self) -> None:
-        self._console = stderr()
+        self._console = aside()
         self._bars: RichProgress | None = None
 
     def say(self, text: str) -> None:

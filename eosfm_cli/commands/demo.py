@@ -35,7 +35,7 @@ def demo(
         write_json(result)
         return
     write_table(
-        ["model", "test mIoU", "parameters", "trained", "time", "energy"],
+        ["model", "test mIoU", "parameters", "trainable", "time", "energy"],
         [
             [
                 row.model,
@@ -50,4 +50,4 @@ def demo(
     )
     for what, path in result.files.items():
         ConsoleProgress().say(f"{what}: {path}")
-    next_command(f"EOSFM_EXPERIMENTS={result.folder / 'experiments'} eosfm emissions")
+    next_command(options.within("eosfm emissions", result.folder / "experiments"))

@@ -83,8 +83,10 @@ def _remark(result: EmissionsResult) -> None:
         progress.say(f"{part}: {', '.join(ways)}")
     for intensity in result.intensities:
         progress.say(f"carbon intensity: {intensity}")
-    if result.unmeasured:
-        progress.warn(f"runs that were timed only, not measured: {result.unmeasured}")
+    for reason, runs in result.unmeasured.items():
+        progress.say(
+            f"without figures ({figures.UNKNOWN}): {runs} run{'s' if runs > 1 else ''}, {reason}"
+        )
     if result.skipped:
         progress.warn(f"lines of {result.ledger} left out, as no records: {result.skipped}")
     for path in result.files:

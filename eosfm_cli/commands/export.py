@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -75,4 +76,5 @@ def export(
             ["ensemble", "specialists", "parameters"],
             [[str(result.path), str(len(result.specialists)), figures.count(result.parameters)]],
         )
-    next_command("eosfm fit-ensemble RECIPE")
+    named = "" if output is None else f" --ensemble {shlex.quote(str(result.path))}"
+    next_command(options.within(f"eosfm fit-ensemble RECIPE{named}", experiments))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from dataclasses import asdict, dataclass
 
@@ -10,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from eosfm_cli.commands.console import stderr, write_json
-from eosfm_cli.errors import EosfmError, ExitCode, Interrupted
+from eosfm_cli.errors import EosfmError, ExitCode, Interrupted, is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,3 @@ def _usage(error: TyperException) -> tuple[str, str | None, int]:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else "no message"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of Python, NumPy or torch means that memory ran out."""
-    torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (
-        torch is not None and isinstance(error, torch.OutOfMemoryError)
-    ):
-        return True
-    # torch's allocator on the CPU raises a bare RuntimeError
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

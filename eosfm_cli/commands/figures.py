@@ -45,7 +45,7 @@ def score(value: float) -> str:
 
 def main_metric(metrics: Mapping[str, float]) -> tuple[str | None, str]:
     """The metric by which a task is judged, and its value."""
-    for name in ("mIoU", "accuracy"):
+    for name in ("mIoU", "Accuracy"):
         if name in metrics:
             return name, score(metrics[name])
     return None, UNKNOWN

@@ -12,6 +12,7 @@ from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json
 from eosfm_cli.commands.options import CHOICES, example, new_app
 
 if TYPE_CHECKING:
+    from eosfm_cli.recipe import Task
     from eosfm_cli.results import FitResult
 
 app = new_app()
@@ -139,15 +140,18 @@ def fit_ensemble(
         strict=strict,
         progress=ConsoleProgress(),
     )
-    _show(result, as_json=json)
-
-
-def _show(result: FitResult, *, as_json: bool) -> None:
-    if as_json:
+    if json:
         write_json(result)
     else:
         write_table(["fitted", result.recipe], _rows(result))
-    next_command("eosfm ablate", "eosfm predict scene.tif")
+    next_command(*(options.within(command, output) for command in what_next(loaded.task, result)))
+
+
+def what_next(task: Task, result: FitResult) -> list[str]:
+    """The commands that can follow this fit."""
+    found = ["eosfm ablate"] if len(result.specialists) > 1 else []
+    found += ["eosfm predict scene.tif"] if task == "segmentation" else []
+    return found or ["eosfm emissions"]
 
 
 def _rows(result: FitResult) -> list[list[str | None]]:
@@ -160,7 +164,7 @@ def _rows(result: FitResult) -> list[list[str | None]]:
         ["specialists", ", ".join(result.specialists)],
         *([f"gate of {name}", figures.score(value)] for name, value in searched),
         ["parameters", figures.count(result.parameters)],
-        ["of these trained", figures.count(result.trainable)],
+        ["trainable", figures.count(result.trainable)],
         ["time", figures.duration(result.cost.seconds)],
         ["energy", figures.energy(result.cost.energy_kwh)],
         ["ensemble", None if result.ensemble is None else str(result.ensemble)],

@@ -5,12 +5,12 @@
     --batch-size         tiles per step
     --lr                 learning rate
     --seed               of everything random
-    --devices            how many accelerators
+    --devices            how many GPUs
     --precision          number format of training
     --data-root          folder that holds the datasets
     --set                any key of the recipe
-    --output, -o         where the result goes: the experiments folder, or one file
-    --experiments        the project's folder of runs, where it is only read
+    --experiments        the project's folder of runs
+    --output, -o         where the result goes: one file, or for runs the experiments folder
     --json               one JSON object on stdout
 
 Numbers have no default here: what is not given stays as the recipe has it.
@@ -18,6 +18,7 @@ Numbers have no default here: what is not given stays as the recipe has it.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -107,8 +108,8 @@ Devices = Annotated[
     str | None,
     typer.Option(
         metavar="N|auto",
-        help="How many accelerators; without one, the CPU.",
-        show_default=_from_recipe("auto"),
+        help="How many GPUs, auto for all; without one, the CPU.",
+        show_default=_from_recipe(1),
         rich_help_panel=TRAINING,
     ),
 ]
@@ -144,6 +145,7 @@ ExperimentsOutput = Annotated[
     Path | None,
     typer.Option(
         "--output",
+        "--experiments",
         "-o",
         metavar="FOLDER",
         help="The project's folder of runs.",
@@ -198,7 +200,7 @@ def overrides(section: str, pairs: Sequence[str] | None, **given: object) -> dic
 
 def devices(value: str | None) -> int | str | None:
     """`--devices` as the recipe has it."""
-    return int(value) if value is not None and value.isdigit() else value
+    return int(value) if value is not None and value.isdecimal() else value
 
 
 def names(value: str | None) -> list[str] | None:
@@ -209,3 +211,10 @@ def names(value: str | None) -> list[str] | None:
 def root(given: Path | None) -> Path:
     """The project's folder of runs."""
     return experiments_dir(given)
+
+
+def within(command: str, experiments: Path | None) -> str:
+    """A command to type next, about the same project."""
+    if experiments is None:
+        return command
+    return f"{command} --experiments {shlex.quote(str(experiments))}"

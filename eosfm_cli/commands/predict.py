@@ -35,7 +35,8 @@ BandsOption = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
-        help="The file's bands in file order, as in red,green,blue or B04,B03,B02.",
+        help="The file's bands in file order, as in red,green,blue, or by the sensor's own names, "
+        "as in B04,B03,B02.",
         show_default="the file's band descriptions",
         rich_help_panel=DATA,
     ),
@@ -81,16 +82,13 @@ def predict(
     Reads the scene by windows, so its size does not matter, and writes classes with their colours
     as a GeoTIFF with the same CRS, transform, width and height. Pixels without data stay without.
     """
-    from eosfm_cli.bands import parse_bands
-
-    named = None if bands is None else parse_bands(bands)
     from eosfm_cli.workflows.predict import predict as map_scene  # seconds
 
     result = map_scene(
         input,
         model=model,
         output=output,
-        bands=named,
+        bands=bands,
         root=options.root(experiments),
         overwrite=overwrite,
         quicklook=quicklook,
@@ -100,7 +98,7 @@ def predict(
         write_json(result)
     else:
         _show(result)
-    next_command("eosfm emissions")
+    next_command(options.within("eosfm emissions", experiments))
 
 
 def _show(result: PredictResult) -> None:

@@ -61,6 +61,8 @@ def train_specialist(
     Every recipe gives one specialist: an encoder for one dataset and one set of bands, in a run
     folder of its own with its checkpoints, curves, scores and cost. All recipes are checked before
     the first one starts; if one then fails, the others still run.
+
+    With --json: {"results": [one object per specialist], "failed": {recipe: its error}}.
     """
     from eosfm_cli.recipe import load_recipe
 
@@ -83,7 +85,9 @@ def train_specialist(
     results, failed = train_each(
         loaded, lambda one: train(one, root=root, data_root=data_root, progress=progress)
     )
-    _show(results, failed, as_json=json)
+    show(results, failed, as_json=json)
+    if results:
+        next_command(options.within("eosfm export", output))
     if failed:
         raise typer.Exit(next(iter(failed.values())).exit_code)
 
@@ -106,7 +110,8 @@ def train_each(
     return results, failed
 
 
-def _show(results: Sequence[TrainResult], failed: dict[str, Failure], *, as_json: bool) -> None:
+def show(results: Sequence[TrainResult], failed: dict[str, Failure], *, as_json: bool) -> None:
+    """Write what was trained to stdout, and what failed to stderr."""
     from eosfm_cli.commands.failure import as_entry, report
 
     if as_json:
@@ -120,8 +125,6 @@ def _show(results: Sequence[TrainResult], failed: dict[str, Failure], *, as_json
         )
     for failure in failed.values():
         report(failure, as_json=False)
-    if results:
-        next_command("eosfm export")
 
 
 def _row(result: TrainResult) -> list[str | None]:

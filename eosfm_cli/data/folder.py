@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eosfm_cli.bands import nearest_word
-from eosfm_cli.data.labels import folder_classes, label_table
+from eosfm_cli.data.labels import folder_classes
 from eosfm_cli.data.reader import Header, plain_images_allowed, read_header
 from eosfm_cli.data.splits import SPLIT_NAMES, Key, SplitName, few, split_keys
 from eosfm_cli.data.templates import Found, field_names, find_files
@@ -66,8 +66,6 @@ def read_folder(recipe: Recipe, root: Path, progress: Progress) -> FolderSource:
     Raises:
         DataError: Files are missing, unmatched, damaged or not as the recipe says.
     """
-    if recipe.task == "segmentation":
-        label_table(recipe)  # a contradiction in it should not wait for the first epoch
     rows = _paired({name: _listing(root, *item) for name, *item in _templates(recipe)}, root)
     keys = split_keys(rows, recipe.dataset.split, root)
     _refuse_incomplete(rows, [key for name in SPLIT_NAMES for key in keys[name]], recipe)

@@ -15,9 +15,22 @@ _NOBODY = Silent()
 
 
 def resolve_root(recipe: Recipe, data_root: Path | None) -> Path:
-    """The dataset's folder: the recipe's root below `data_root`, `EOSFM_DATA` or `data`."""
-    base = data_root or Path(os.environ.get("EOSFM_DATA") or "data")
-    return base.expanduser() / Path(recipe.dataset.root).expanduser()
+    """The dataset's folder: the recipe's root below `data_root`, `EOSFM_DATA` or `data`.
+
+    A run's own recipe has an absolute root; of that, a `data_root` given anew replaces all but the
+    last folder.
+    """
+    root = Path(recipe.dataset.root).expanduser()
+    if data_root is not None:
+        return data_root.expanduser() / (root.name if root.is_absolute() else root)
+    return Path(os.environ.get("EOSFM_DATA") or "data").expanduser() / root
+
+
+def located(recipe: Recipe, data_root: Path | None) -> Recipe:
+    """The recipe with its data's absolute place, so that it reads the same data from anywhere."""
+    root = str(resolve_root(recipe, data_root).absolute())
+    dataset = recipe.dataset.model_copy(update={"root": root})
+    return recipe.model_copy(update={"dataset": dataset})
 
 
 def open_source(
@@ -52,7 +65,7 @@ def _missing(recipe: Recipe, root: Path) -> DataError:
     lines = [f"  {name}: {fact}" for name, fact in facts.items() if fact]
     return DataError(
         "\n".join([f"The data of {recipe.title!r} is not at {root}.", *lines]),
-        hint=f"Put it there, or name the folder that holds {dataset.root!r} with --data-root.",
+        hint=f"Put it there, or name the folder that holds {root.name!r} with --data-root.",
     )
 
 

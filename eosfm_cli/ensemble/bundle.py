@@ -57,17 +57,30 @@ def read_ensemble(path: Path) -> tuple[Specialist, ...]:
     return specialists
 
 
-def write_ensemble(path: Path, specialists: Sequence[Specialist]) -> None:
+def is_choice(path: Path) -> bool:
+    """Whether an ensemble may be somebody's choice of specialists rather than all there were."""
+    if path.suffix.lower() in _SEED_SUFFIXES:
+        return True
+    manifest = read_manifest(path)
+    return not isinstance(manifest, EnsembleManifest) or manifest.named
+
+
+def write_ensemble(path: Path, specialists: Sequence[Specialist], *, named: bool = False) -> None:
     """Write an ensemble in the format that the suffix says.
+
+    Args:
+        path: The file.
+        specialists: Their names are made unique.
+        named: Whether these are a choice; the published format cannot say so.
 
     Raises:
         UsageError: The suffix stands for no format.
         OutputError: The place cannot be written.
     """
-    writer_for(path)(path, with_unique_names(specialists))
+    writer_for(path)(path, with_unique_names(specialists), named)
 
 
-def writer_for(path: Path) -> Callable[[Path, Sequence[Specialist]], None]:
+def writer_for(path: Path) -> Callable[[Path, Sequence[Specialist], bool], None]:
     """What writes an ensemble under this suffix.
 
     Raises:
@@ -105,9 +118,10 @@ def specialist_name(text: str) -> str:
 # --------------------------------------------------------------------------- safetensors
 
 
-def _write_safetensors(path: Path, specialists: Sequence[Specialist]) -> None:
+def _write_safetensors(path: Path, specialists: Sequence[Specialist], named: bool) -> None:
     manifest = EnsembleManifest(
         created=now(),
+        named=named,
         eosfm=eosfm_cli.__version__,
         specialists=tuple(specialist.info for specialist in specialists),
     )
@@ -182,7 +196,8 @@ def _specialist(info: SpecialistInfo, state: Mapping[str, Any], path: Path) -> S
 # --------------------------------------------------------------------------- the published format
 
 
-def _write_seed(path: Path, specialists: Sequence[Specialist]) -> None:
+def _write_seed(path: Path, specialists: Sequence[Specialist], named: bool) -> None:
+    del named  # the format has no place for it
     entries = [
         (specialist.info.in_chans, dict(specialist.state), _config(specialist.info))
         for specialist in specialists

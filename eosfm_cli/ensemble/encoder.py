@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,7 +18,7 @@ from eosfm_cli.manifest import SpecialistInfo
 from eosfm_cli.recipe import Fusion, Normalize
 
 Features = list[list[Tensor] | None]
-"""Per view, the normalised levels `(b, c, h/4·2^-l, w/4·2^-l)`; `None` where not computed."""
+"""Per view, the normalised levels `(b, c, h/4·2^-l, w/4·2^-l)`; `None` where left out."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class EosFM(nn.Module):
 
     Differences to the published encoder, on purpose: bands are matched by name, not by count;
     specialists left out count as zero after the normaliser (published: before it, so that they
-    went on contributing a constant) and are not computed at all; selection learns.
+    went on contributing a constant); selection learns, and what it drops is not computed any more.
 
     Attributes:
         specialists: What takes part, in order.
@@ -50,6 +50,7 @@ class EosFM(nn.Module):
         fusion: Fusion = "concat",
         normalize: Normalize = "batch",
         gated: bool = False,
+        out_channels: Sequence[int] | None = None,
     ) -> None:
         """Build the encoder with random specialists; `with_weights` builds a trained one.
 
@@ -60,6 +61,8 @@ class EosFM(nn.Module):
             normalize: `batch` (BatchNorm2d), `layer` (GroupNorm of one group) or `none`; one per
                 specialist and level, affine-free, shared by its views.
             gated: Put a learned gate before the fusion of each specialist, to search for the best.
+            out_channels: Widths of the pyramid, where the fusion leaves a choice; a model that a
+                search has left has those of all specialists searched.
 
         Raises:
             BandError: No specialist can be fed from `bands`.
@@ -69,7 +72,6 @@ class EosFM(nn.Module):
         usable = {row.specialist for row in self.plan.usable}
         self.specialists = tuple(info for info in specialists if info.name in usable)
         self.frozen = False
-        self._left_out: frozenset[str] = frozenset()
         self.slots = tuple(
             _Slot(index, view) for index, row in enumerate(self.plan.usable) for view in row.views
         )
@@ -85,7 +87,7 @@ class EosFM(nn.Module):
             for width in widths
         )
         self.gates = OpenGates(self.names) if gated else NoGates()
-        self.fusion = FUSIONS[fusion]([widths[slot.specialist] for slot in self.slots])
+        self.fusion = FUSIONS[fusion]([widths[s.specialist] for s in self.slots], out_channels)
 
     @classmethod
     def with_weights(
@@ -131,8 +133,7 @@ class EosFM(nn.Module):
     def encode(self, x: Tensor) -> Features:
         """Views → features → normalise: the expensive half, which selection does not change."""
         return [
-            None if self._skips(slot) else self._normalise(slot, self._view(index, x))
-            for index, slot in enumerate(self.slots)
+            self._normalise(slot, self._view(index, x)) for index, slot in enumerate(self.slots)
         ]
 
     def combine(self, features: Features, without: Collection[str] = ()) -> list[Tensor]:
@@ -171,22 +172,13 @@ class EosFM(nn.Module):
             for slot, view in zip(self.slots, features, strict=True)
         ]
 
-    def _skips(self, slot: _Slot) -> bool:
-        return self.names[slot.specialist] in self._left_out
-
     # ------------------------------------------------------------------ which specialists
-
-    def leave_out(self, names: Iterable[str]) -> None:
-        """Leave specialists out from now on: not computed, zero in the fusion."""
-        left_out = frozenset(names)
-        if left_out >= set(self.names):
-            raise UsageError("Every specialist is left out.", hint="Keep at least one.")
-        self._left_out = left_out
 
     def keep(self, names: Sequence[str]) -> Self:
         """An encoder of only these specialists, ungated, sharing their weights with this one.
 
-        What the fusion has learned about them is carried over, their gates folded in.
+        What the fusion has learned about them is carried over, gates folded into its weights where
+        it has any.
         """
         chosen = [i for i, name in enumerate(self.names) if name in set(names)]
         slots = [i for i, slot in enumerate(self.slots) if slot.specialist in chosen]
@@ -195,7 +187,7 @@ class EosFM(nn.Module):
         nn.Module.__init__(kept)
         kept.specialists = tuple(self.specialists[i] for i in chosen)
         kept.plan = plan_specialists(kept.specialists, self.plan.available)
-        kept.frozen, kept._left_out = self.frozen, frozenset()
+        kept.frozen = self.frozen
         kept.slots = tuple(
             _Slot(chosen.index(self.slots[i].specialist), self.slots[i].view) for i in slots
         )
@@ -277,7 +269,7 @@ def choose_specialists(
 def _known(word: str, names: Sequence[str]) -> str:
     if word in names:
         return word
-    if word.isdigit() and int(word) < len(names):
+    if word.isdecimal() and int(word) < len(names):
         return names[int(word)]
     near = nearest_word(word, names)
     raise UsageError(

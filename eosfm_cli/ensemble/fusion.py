@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 Level = Sequence[Tensor | None]
+Views = Sequence[Sequence[Tensor] | None]
 
 
 def _present(level: Level) -> Tensor:
@@ -23,13 +24,17 @@ def _present(level: Level) -> Tensor:
 class Concat(nn.Module):
     """Stack the views along the channels."""
 
-    def __init__(self, widths: Sequence[Sequence[int]]) -> None:
-        """Build for `widths[view][level]` channels."""
+    def __init__(
+        self, widths: Sequence[Sequence[int]], out_channels: Sequence[int] | None = None
+    ) -> None:
+        """Build for `widths[view][level]` channels; their sums come out, there is no choice."""
         super().__init__()
         self.widths = tuple(tuple(w) for w in widths)
         self.out_channels = [sum(level) for level in zip(*self.widths, strict=True)]
+        if out_channels is not None and list(out_channels) != self.out_channels:
+            raise ValueError(f"concat gives {self.out_channels} channels, not {list(out_channels)}")
 
-    def forward(self, views: Sequence[Sequence[Tensor] | None]) -> list[Tensor]:
+    def forward(self, views: Views) -> list[Tensor]:
         """One tensor `(b, Σ c_i, h, w)` per level."""
         return [self._stack(index, level) for index, level in enumerate(by_level(views))]
 
@@ -52,29 +57,31 @@ class Concat(nn.Module):
 class Conv1x1(nn.Module):
     """A 1×1 convolution over the stacked views, written as `Σᵢ Wᵢ fᵢ`: nothing is ever stacked."""
 
-    def __init__(self, widths: Sequence[Sequence[int]]) -> None:
-        """Build for `widths[view][level]` channels; the first view's widths come out."""
+    def __init__(
+        self, widths: Sequence[Sequence[int]], out_channels: Sequence[int] | None = None
+    ) -> None:
+        """Build for `widths[view][level]` channels; the first view's widths come out by default."""
         super().__init__()
-        self.widths = tuple(tuple(w) for w in widths)
-        self.out_channels = list(self.widths[0])
+        self.out_channels = list(out_channels or widths[0])
         self.views = nn.ModuleList(
             nn.ModuleList(
                 nn.Conv2d(c_in, c_out, 1, bias=False)
                 for c_in, c_out in zip(width, self.out_channels, strict=True)
             )
-            for width in self.widths
+            for width in widths
         )
         self.bias = nn.ParameterList(torch.zeros(c, 1, 1) for c in self.out_channels)
         self._start_as_one_convolution()
 
     def _start_as_one_convolution(self) -> None:
         """Draw the weights as one convolution over all views would, whatever their number."""
-        for level, fan_in in enumerate(sum(level) for level in zip(*self.widths, strict=True)):
-            bound = fan_in**-0.5
-            for view in self.views:
-                nn.init.uniform_(view[level].weight, -bound, bound)
+        for level in range(len(self.out_channels)):
+            convolutions = [view[level] for view in self.views]
+            bound = sum(conv.in_channels for conv in convolutions) ** -0.5
+            for conv in convolutions:
+                nn.init.uniform_(conv.weight, -bound, bound)
 
-    def forward(self, views: Sequence[Sequence[Tensor] | None]) -> list[Tensor]:
+    def forward(self, views: Views) -> list[Tensor]:
         """One tensor `(b, c, h, w)` per level."""
         return [self._sum(index, level) for index, level in enumerate(by_level(views))]
 
@@ -89,11 +96,10 @@ class Conv1x1(nn.Module):
     def keep(self, views: Sequence[int], gates: Sequence[float]) -> Self:
         """The same fusion for a choice of views, each view's gate folded into its weights.
 
-        The bias and the output widths stay, so the decoder above goes on unchanged.
+        Bias and output widths stay, so that what stands above still fits.
         """
-        kept = type(self)([self.widths[i] for i in views])
-        if kept.out_channels != self.out_channels:
-            kept = self._with_outputs_of_self([self.widths[i] for i in views])
+        widths = [[conv.in_channels for conv in self.views[i]] for i in views]
+        kept = type(self)(widths, self.out_channels)
         with torch.no_grad():
             for new, old, gate in zip(kept.views, views, gates, strict=True):
                 for new_conv, old_conv in zip(new, self.views[old], strict=True):
@@ -102,18 +108,11 @@ class Conv1x1(nn.Module):
                 new_bias.copy_(old_bias)
         return kept
 
-    def _with_outputs_of_self(self, widths: Sequence[Sequence[int]]) -> Self:
-        """A fusion of `widths` that keeps this one's output widths."""
-        with_self = type(self)([self.out_channels, *widths])
-        with_self.views = with_self.views[1:]
-        with_self.widths = with_self.widths[1:]
-        return with_self
-
 
 FUSIONS: dict[str, type[Concat] | type[Conv1x1]] = {"concat": Concat, "conv1x1": Conv1x1}
 
 
-def by_level(views: Sequence[Sequence[Tensor] | None]) -> list[list[Tensor | None]]:
+def by_level(views: Views) -> list[list[Tensor | None]]:
     """Turn `views[view][level]` into `levels[level][view]`."""
     depth = len(next(view for view in views if view is not None))
     return [[view and view[level] for view in views] for level in range(depth)]

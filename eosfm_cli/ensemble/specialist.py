@@ -7,6 +7,7 @@ from functools import cache
 
 import timm
 import torch
+from timm.layers import Format
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from eosfm_cli.manifest import SpecialistInfo
 
 STRIDES = (4, 8, 16, 32)
 """Strides of the pyramid, fine to coarse: level `l` is `(b, c, h/4·2^-l, w/4·2^-l)`."""
+_GOOD_BACKBONES = "Convolutional pyramids of timm work, such as convnextv2_atto or resnet18."
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,6 @@ class Specialist:
     info: SpecialistInfo
     state: dict[str, Tensor]
 
-    def build(self) -> nn.Module:
-        """The encoder with its weights, in evaluation mode."""
-        backbone = build_backbone(self.info.backbone, self.info.in_chans)
-        backbone.load_state_dict(self.state)
-        return backbone.eval()
-
 
 def build_backbone(name: str, in_chans: int) -> FeatureListNet:
     """A timm encoder with random weights that gives the four levels of `STRIDES`.
@@ -45,7 +41,7 @@ def build_backbone(name: str, in_chans: int) -> FeatureListNet:
         near = nearest_word(name, timm.list_models(module=name.split("_")[0]) or timm.list_models())
         raise UsageError(
             f"timm has no model {name!r}." + (f" Did you mean {near!r}?" if near else ""),
-            hint="Any timm model that gives a pyramid of features works, such as convnextv2_atto.",
+            hint=_GOOD_BACKBONES,
         )
     levels = _levels(name)
     return timm.create_model(
@@ -58,14 +54,22 @@ def _levels(name: str) -> tuple[int, ...]:
     """Which of a timm model's feature levels have the strides of the pyramid."""
     try:
         with torch.device("meta"):  # the layout alone: no weights are drawn
-            strides = timm.create_model(name, features_only=True).feature_info.reduction()
+            model = timm.create_model(name, features_only=True)
+            strides = model.feature_info.reduction()
     except (RuntimeError, AttributeError, TypeError):
         strides = []
+    else:
+        if getattr(model, "output_fmt", Format.NCHW) == Format.NHWC:
+            raise UsageError(
+                f"{name} gives features with the channels last, which TerraTorch's decoders do "
+                "not take.",
+                hint=_GOOD_BACKBONES,
+            )
     levels = tuple(i for i, stride in enumerate(strides) if stride in STRIDES)
     if tuple(strides[i] for i in levels) != STRIDES:
         raise UsageError(
             f"{name} gives no pyramid of strides 4, 8, 16 and 32 (it gives {list(strides)}).",
-            hint="Use a hierarchical encoder such as convnextv2_atto, resnet18 or swin_tiny.",
+            hint=_GOOD_BACKBONES,
         )
     return levels
 

@@ -212,6 +212,7 @@ def _match(
         described=[dataset.descriptions[i - 1] for i in candidates],
         given=given,
         where=path.name,
+        sensor=manifest.sensor,
     )
     return tuple(candidates[i] for i in found), matching
 

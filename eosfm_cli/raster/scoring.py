@@ -9,12 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from eosfm_cli.errors import BundleError, OutOfMemoryError
+from eosfm_cli.errors import BundleError, OutOfMemoryError, is_out_of_memory
 
 
 def best_device() -> torch.device:
     """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def describe_device(device: torch.device) -> str:
+    """The GPU's name, or `CPU`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
 class Scorer:
@@ -51,8 +56,8 @@ class Scorer:
             batch = windows[len(scores) : len(scores) + self.batch_size]
             try:
                 scores.extend(self._forward(np.stack(batch)))
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+            except Exception as error:
+                if not is_out_of_memory(error):
                     raise
                 # Traceback frames hold the tensors that did not fit.
                 error.__traceback__ = None
@@ -80,10 +85,3 @@ class Scorer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.on_smaller_batch(self.batch_size)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # On the CPU, PyTorch has no exception of its own for it.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "not enough memory" in str(error) or "can't allocate memory" in str(error)
-    )

@@ -28,12 +28,17 @@ class WriteHistory(Checkpoint):
         self.run, self.metric, self.phase = run, metric, phase
         self.rows = read_history(run)
         self._drawn = time.monotonic()
+        self._lr = 0.0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Note the learning rate that the epoch runs with; its end has the next one's."""
+        self._lr = trainer.optimizers[0].param_groups[-1]["lr"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Write one row; validation of the epoch is over by now."""
         row = {"phase": self.phase, "epoch": trainer.current_epoch}
         row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
+        row["lr"] = self._lr
         if task.gates is not None:
             row |= {f"gate/{name}": gate for name, gate in task.gates.ranking().items()}
         self.rows.append({key: str(value) for key, value in row.items()})

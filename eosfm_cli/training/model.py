@@ -42,13 +42,32 @@ def choose_decoder(recipe: Recipe, spec: TrainingSpec) -> DecoderInfo:
             f"TerraTorch has no decoder {name!r}." + (f" Did you mean {near!r}?" if near else ""),
             hint=f"Its decoders: {', '.join(sorted(known))}.",
         ) from None
-    takes = inspect.signature(found).parameters
+    arguments, missing = _decoder_arguments(found, spec)
+    if missing:
+        raise UsageError(
+            f"{name} cannot be built from a recipe: it also needs {', '.join(missing)}.",
+            hint="UperNetDecoder and FCNDecoder make maps, IdentityDecoder tells classes.",
+        )
+    return DecoderInfo(name=name, arguments=arguments)
+
+
+def _decoder_arguments(
+    decoder: type[nn.Module], spec: TrainingSpec
+) -> tuple[dict[str, object], list[str]]:
+    """What we tell a decoder, and what it needs that we do not know."""
+    takes = inspect.signature(decoder).parameters
     arguments: dict[str, object] = {}
     if "channels" in takes and takes["channels"].annotation in (int, "int"):
         arguments["channels"] = spec.decoder_channels
     if "align_corners" in takes:
         arguments["align_corners"] = False
-    return DecoderInfo(name=name, arguments=arguments)
+    needed = [
+        key
+        for key, parameter in list(takes.items())[1:]  # the first one is the encoder's widths
+        if parameter.default is parameter.empty
+        and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    return arguments, [key for key in needed if key not in arguments]
 
 
 def build_model(encoder: nn.Module, *, task: Task, decoder: DecoderInfo, classes: int) -> nn.Module:
@@ -92,6 +111,7 @@ def load_model(path: Path) -> FittedModel:
         manifest.bands,
         fusion=manifest.encoder.fusion,
         normalize=manifest.encoder.normalize,
+        out_channels=manifest.encoder.out_channels,
     )
     model = build_model(
         encoder,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import csv
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
-from io import StringIO
+from dataclasses import astuple
 from pathlib import Path
 
 import torch
@@ -15,18 +13,21 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from eosfm_cli.carbon.tracker import track
-from eosfm_cli.data.datamodule import build_datamodule
+from eosfm_cli.data.datamodule import TileDataModule, build_datamodule
 from eosfm_cli.ensemble.encoder import EosFM
 from eosfm_cli.ensemble.specialist import parameter_count
 from eosfm_cli.errors import DataError, UsageError
+from eosfm_cli.manifest import ModelManifest
 from eosfm_cli.progress import Progress
+from eosfm_cli.raster.scoring import best_device, describe_device
 from eosfm_cli.recipe import Recipe, load_recipe
-from eosfm_cli.results import AblationResult, AblationRow, to_json
-from eosfm_cli.run_dir import RunDir, newest_fit, write_text
+from eosfm_cli.results import NONE_LEFT_OUT, AblationResult, AblationRow, to_json
+from eosfm_cli.run_dir import RunDir, check_writable, write_csv, write_text
 from eosfm_cli.training.model import load_model
 from eosfm_cli.training.plots import draw_ablation
 from eosfm_cli.training.task import METRICS, build_fit_task
 from eosfm_cli.training.trainer import library_messages_to, memory_errors
+from eosfm_cli.workflows.fitted import choose_model, tell_plan
 
 
 def ablate(
@@ -46,20 +47,20 @@ def ablate(
     Raises:
         DataError: There is no fitted model, or its data is gone.
         UsageError: The model has one specialist only.
+        OutputError: The run's folder cannot be written.
     """
-    folder = _fitted_run(run, root, progress)
+    model, manifest = choose_model(run, root, progress)
+    folder = _run_of(model)
+    _refuse_a_single_one(manifest, folder)
+    check_writable(folder.path)
     recipe = load_recipe(str(folder.config))
+    tell_plan(manifest, progress)
     with (
         library_messages_to(folder.log),
         track(root, command="ablate", name=recipe.name, progress=progress) as meter,
     ):
-        fitted = load_model(folder.model)
+        fitted = load_model(model)
         encoder: EosFM = fitted.module.model.encoder
-        if len(encoder.names) < 2:
-            raise UsageError(
-                f"The model in {folder.path} has one specialist only: nothing to leave out.",
-                hint="Fit with more specialists, or without --top-k 1.",
-            )
         data = build_datamodule(recipe, data_root, spec=recipe.fit, progress=progress)
         scores = _measure(fitted.module.model, recipe, data, progress)
     full = scores.pop("")
@@ -69,6 +70,7 @@ def ablate(
     ]
     result = AblationResult(
         run=folder.path,
+        task=recipe.task,
         metric_name=METRICS[recipe.task],
         full=full,
         rows=tuple(sorted(rows, key=lambda row: row.change)),
@@ -77,30 +79,35 @@ def ablate(
         png=folder.path / "ablation.png",
         cost=meter.cost,
     )
-    _write(result)
+    write_ablation(result)
     return result
 
 
-def _fitted_run(run: Path | None, root: Path, progress: Progress) -> RunDir:
-    if run is None:
-        newest = newest_fit(root)
-        progress.say(f"model: {newest.model} (newest fit)")
-        return newest
-    folder = RunDir(run.parent if run.name == "model.safetensors" else run)
-    if not folder.model.is_file() or not folder.config.is_file():
+def _run_of(model: Path) -> RunDir:
+    folder = RunDir(model.parent)
+    if folder.model != model or not folder.config.is_file():
         raise DataError(
-            f"{run} is no folder of a completed fit: model.safetensors or config.yaml is missing.",
-            hint="Name a folder below experiments/fit, or leave it out to take the newest.",
+            f"{model} is not in the run folder of its fit, with its recipe in config.yaml.",
+            hint="Name a run folder below experiments/fit, or leave it out to take the newest fit.",
         )
     return folder
 
 
+def _refuse_a_single_one(manifest: ModelManifest, folder: RunDir) -> None:
+    if len(manifest.specialists) < 2:
+        raise UsageError(
+            f"The model in {folder.path} has one specialist only: nothing to leave out.",
+            hint="Fit with more specialists, or without --top-k 1.",
+        )
+
+
 @torch.inference_mode()
 def _measure(
-    model: nn.Module, recipe: Recipe, data: object, progress: Progress
+    model: nn.Module, recipe: Recipe, data: TileDataModule, progress: Progress
 ) -> dict[str, float]:
     """The score of the full model (under "") and without each specialist."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
+    progress.say(f"device: {describe_device(device)}")
     model = model.to(device).eval()
     encoder: EosFM = model.encoder
     metrics = _metrics(recipe, model, ["", *encoder.names], device)
@@ -154,13 +161,14 @@ class _Decoder:
         return self.model(x).output
 
 
-def _write(result: AblationResult) -> None:
-    text = StringIO()
-    columns = ["specialist", result.metric_name, "change", "parameters"]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerow(["(all)", result.full, 0.0, sum(row.parameters for row in result.rows)])
-    writer.writerows(asdict(row).values() for row in result.rows)
-    write_text(result.csv, text.getvalue())
+def write_ablation(result: AblationResult) -> None:
+    """Write table, JSON and chart.
+
+    Raises:
+        OutputError: A file cannot be written.
+    """
+    full = (NONE_LEFT_OUT, result.full, 0.0, sum(row.parameters for row in result.rows))
+    columns = ["without", result.metric_name, "change", "parameters"]
+    write_csv(result.csv, columns, [full, *map(astuple, result.rows)])
     write_text(result.json, json.dumps(to_json(result), indent=2) + "\n")
     draw_ablation(result.png, result.rows, result.metric_name, result.full)

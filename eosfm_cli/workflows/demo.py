@@ -16,6 +16,7 @@ from eosfm_cli.data.sources import resolve_root
 from eosfm_cli.ensemble.bundle import read_ensemble, write_ensemble
 from eosfm_cli.ensemble.specialist import Specialist, build_backbone
 from eosfm_cli.errors import unwritable
+from eosfm_cli.manifest import SpecialistInfo
 from eosfm_cli.progress import Progress
 from eosfm_cli.raster.quicklook import draw_quicklook
 from eosfm_cli.recipe import load_recipe
@@ -173,8 +174,9 @@ class _Steps:
 
     def emissions(self) -> Path:
         """Draw what every stage has cost."""
-        self.progress.say("\n$ eosfm emissions --plot emissions.png")
-        return emissions(_RUNS, plot=Path("emissions.png")).files[0]
+        self.progress.say("\n$ eosfm emissions --csv emissions.csv --plot emissions.png")
+        emissions(_RUNS, csv=Path("emissions.csv"), plot=Path("emissions.png"))
+        return Path("emissions.png")
 
 
 def _typed(value: object) -> str:
@@ -204,7 +206,13 @@ def _write_random_ensemble(source: Path, path: Path, seed: int) -> Path:
     seed_everything(seed)
     specialists = [
         Specialist(
-            s.info.model_copy(update={"name": f"random-{s.info.name}", "metrics": {}}),
+            SpecialistInfo(
+                name=f"random-{s.info.name}",
+                backbone=s.info.backbone,
+                in_chans=s.info.in_chans,
+                bands=s.info.bands,
+                parameters=s.info.parameters,
+            ),
             build_backbone(s.info.backbone, s.info.in_chans).state_dict(),
         )
         for s in read_ensemble(source)

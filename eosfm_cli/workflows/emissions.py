@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv as csv_format
-import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from eosfm_cli.carbon.ledger import Ledger, StageRecord, read_ledger
+from eosfm_cli.carbon.ledger import NOT_MEASURED, Ledger, StageRecord, read_ledger
 from eosfm_cli.results import Cost
-from eosfm_cli.run_dir import write_text
+from eosfm_cli.run_dir import write_csv
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,8 @@ class EmissionsResult:
     rows: tuple[EmissionsRow, ...]
     """In the order in which the stages first ran."""
     total: Cost
-    unmeasured: int
-    """Stages without figures of energy."""
+    unmeasured: dict[str, int]
+    """Why stages have no figures of energy -> how many runs."""
     skipped: int
     """Lines of the ledger that are no records."""
     intensities: tuple[str, ...]
@@ -59,7 +57,8 @@ def emissions(root: Path, *, csv: Path | None = None, plot: Path | None = None) 
     ledger = read_ledger(root)
     rows = _rows(ledger.records)
     if csv is not None:
-        write_text(csv, _as_csv(rows))
+        columns = [field.name for field in fields(EmissionsRow)]
+        write_csv(csv, columns, map(astuple, rows))
     if plot is not None:
         _draw(plot, rows)
     return _result(ledger, rows, files=tuple(filter(None, (csv, plot))))
@@ -74,7 +73,9 @@ def _result(
         ledger=ledger.path,
         rows=rows,
         total=_sum(ledger.records),
-        unmeasured=len(ledger.records) - len(measured),
+        unmeasured=dict(
+            Counter(r.problem or NOT_MEASURED for r in ledger.records if not r.measured)
+        ),
         skipped=ledger.skipped,
         intensities=_intensities(measured),
         obtained={
@@ -120,15 +121,6 @@ def _intensities(records: Iterable[StageRecord]) -> tuple[str, ...]:
 
 def _distinct(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(texts))
-
-
-def _as_csv(rows: Sequence[EmissionsRow]) -> str:
-    text = io.StringIO()
-    columns = [field.name for field in fields(EmissionsRow)]
-    writer = csv_format.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    return text.getvalue()
 
 
 def _draw(path: Path, rows: Sequence[EmissionsRow]) -> None:

@@ -66,7 +66,7 @@ def export(
     specialists = with_unique_names(sorted(taken, key=lambda s: s.info.name))
     for specialist in specialists:
         progress.say(f"Took {_described(specialist)}")
-    write_ensemble(path, specialists)
+    write_ensemble(path, specialists, named=bool(runs))
     return ExportResult(
         path=path,
         specialists=tuple(specialist.info.name for specialist in specialists),

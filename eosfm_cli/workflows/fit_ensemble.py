@@ -12,8 +12,9 @@ from torch import nn
 
 from eosfm_cli import __version__
 from eosfm_cli.data.datamodule import build_datamodule
+from eosfm_cli.data.sources import located
 from eosfm_cli.data.statistics import with_statistics
-from eosfm_cli.ensemble.bundle import read_ensemble, write_model
+from eosfm_cli.ensemble.bundle import is_choice, read_ensemble, write_model
 from eosfm_cli.ensemble.encoder import EosFM, choose_specialists, plan_specialists
 from eosfm_cli.ensemble.specialist import Specialist, parameter_count
 from eosfm_cli.errors import DataError, UsageError
@@ -26,7 +27,14 @@ from eosfm_cli.training.callbacks import read_history
 from eosfm_cli.training.model import build_model, choose_decoder
 from eosfm_cli.training.plots import draw_selection
 from eosfm_cli.training.task import build_fit_task
-from eosfm_cli.training.trainer import build_trainer, fit, seed_everything, test_best
+from eosfm_cli.training.trainer import (
+    build_trainer,
+    check_batches,
+    check_machine,
+    fit,
+    measure_best,
+    seed_everything,
+)
 from eosfm_cli.workflows.export import export
 from eosfm_cli.workflows.running import Running, open_run
 
@@ -55,19 +63,22 @@ def fit_ensemble(
         DataError: The dataset or the ensemble is missing or unusable.
         BandError: No specialist can be fed from the recipe's bands.
     """
+    check_machine(recipe.fit, progress)  # what cannot work fails before the data is read
     decoder = choose_decoder(recipe, recipe.fit)
     source = find_ensemble(recipe, root, progress)
     specialists = choose_specialists(
         read_ensemble(source), recipe.fit.specialists, recipe.fit.exclude
     )
-    recipe = with_statistics(_with_ensemble(recipe, source), data_root, progress)
+    recipe = _with_ensemble(located(recipe, data_root), source)
+    recipe = with_statistics(recipe, None, progress)
     seed_everything(recipe.fit.seed)
     plan = plan_specialists([specialist.info for specialist in specialists], recipe.bands)
     top_k = _check_top_k(recipe.fit.top_k, len(plan.usable), progress, strict=strict)
     progress.say("plan: how the ensemble sees these bands")
     for line in plan.lines():
         progress.say(f"  {line}")
-    data = build_datamodule(recipe, data_root, spec=recipe.fit, progress=progress)
+    data = build_datamodule(recipe, None, spec=recipe.fit, progress=progress)
+    check_batches(data, recipe.fit)
     with open_run("fit", recipe, root, progress) as running:
         encoder = _build_encoder(specialists, recipe, gated=top_k is not None)
         phases = _Phases(recipe, decoder, data, running)
@@ -84,8 +95,9 @@ def fit_ensemble(
             scores=scores,
             ensemble=source,
         )
-        manifest = _describe(recipe, encoder, decoder, scores, metrics, running.cost)
-        write_model(running.run.model, model.state_dict(), manifest)
+        if running.leads:
+            manifest = _describe(recipe, encoder, decoder, scores, metrics, running.cost)
+            write_model(running.run.model, model.state_dict(), manifest)
     return FitResult(
         recipe=recipe.name,
         run=running.run.path,
@@ -121,8 +133,14 @@ def find_ensemble(recipe: Recipe, root: Path, progress: Progress) -> Path:
         progress.say("no export yet: gathering the trained specialists")
         return export(None, root=root, output=None, progress=progress).path
     if any(_written(run.summary) > _written(newest) for run in trained):
-        progress.say(f"{newest} is older than the newest specialist: gathering them again")
-        return export(None, root=root, output=newest, progress=progress).path
+        if is_choice(newest):
+            progress.warn(
+                f"{newest} was exported from named runs and stays as it is, though newer "
+                "specialists are there: `eosfm export` takes them in."
+            )
+        else:
+            progress.say(f"{newest} is older than the newest specialist: gathering them again")
+            return export(None, root=root, output=newest, progress=progress).path
     progress.say(f"ensemble: {newest} (newest export)")
     return newest
 
@@ -133,9 +151,8 @@ def _written(path: Path) -> float:
 
 def _with_ensemble(recipe: Recipe, source: Path) -> Recipe:
     """Write the ensemble that was taken into the recipe, so that the run can be run again."""
-    return recipe.model_copy(
-        update={"fit": recipe.fit.model_copy(update={"ensemble": str(source)})}
-    )
+    taken = {"ensemble": str(source.absolute())}
+    return recipe.model_copy(update={"fit": recipe.fit.model_copy(update=taken)})
 
 
 def _build_encoder(specialists: Sequence[Specialist], recipe: Recipe, *, gated: bool) -> EosFM:
@@ -180,8 +197,10 @@ class _Phases:
         scores = encoder.gates.ranking()
         chosen = list(scores)[:top_k]
         self.running.progress.say(f"kept: {', '.join(chosen)}")
-        run = self.running.run
-        draw_selection(run.path / "selection.png", read_history(run), chosen)
+        if self.running.leads:
+            run = self.running.run
+            run.write_summary(specialists=chosen, scores=scores)
+            draw_selection(run.path / "selection.png", read_history(run), chosen)
         return encoder.keep(chosen), scores
 
     def fit(self, encoder: EosFM) -> tuple[nn.Module, dict[str, float]]:
@@ -190,7 +209,7 @@ class _Phases:
         task = build_fit_task(self.recipe, self._model(encoder), epochs=epochs)
         trainer = self._trainer("fit", epochs)
         fit(trainer, task, self.data)
-        return task.model, test_best(trainer, task, self.data)
+        return task.model, measure_best(trainer, task, self.data)
 
     def _model(self, encoder: EosFM) -> nn.Module:
         return build_model(
@@ -227,6 +246,7 @@ def _describe(
         title=recipe.title,
         task=recipe.task,
         bands=recipe.bands,
+        sensor=recipe.sensor,
         statistics=recipe.statistics or {},
         classes=recipe.classes,
         ignore_index=recipe.ignore_index,
@@ -235,6 +255,7 @@ def _describe(
             fusion=recipe.fit.fusion,
             normalize=recipe.fit.normalize,
             top_k=recipe.fit.top_k,
+            out_channels=tuple(encoder.out_channels),
             scores=scores,
         ),
         specialists=encoder.specialists,

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from eosfm_cli import __version__
+from eosfm_cli.bands import parse_bands
 from eosfm_cli.carbon.tracker import track
-from eosfm_cli.errors import BundleError, RasterError, UsageError
-from eosfm_cli.manifest import ModelManifest, read_manifest
+from eosfm_cli.errors import RasterError, UsageError
+from eosfm_cli.manifest import ModelManifest
 from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.raster.geotiff import new_map
 from eosfm_cli.raster.mapping import Tally, map_scene
@@ -21,10 +22,10 @@ from eosfm_cli.raster.mosaic import memory_needed
 from eosfm_cli.raster.quicklook import draw_quicklook
 from eosfm_cli.raster.ranges import doubtful_bands
 from eosfm_cli.raster.scene import Scene, open_scene
-from eosfm_cli.raster.scoring import Scorer, best_device
+from eosfm_cli.raster.scoring import Scorer, best_device, describe_device
 from eosfm_cli.raster.windows import WindowPlan, plan_windows
 from eosfm_cli.results import Cost, PredictResult
-from eosfm_cli.run_dir import RunDir, newest_fit
+from eosfm_cli.workflows.fitted import choose_model, tell_plan
 
 if TYPE_CHECKING:
     from eosfm_cli.training.model import FittedModel
@@ -39,7 +40,7 @@ def predict(
     *,
     model: Path | None = None,
     output: Path | None = None,
-    bands: tuple[str, ...] | None = None,
+    bands: str | None = None,
     root: Path = Path("experiments"),
     overwrite: bool = False,
     quicklook: bool = True,
@@ -52,7 +53,8 @@ def predict(
         input: The scene, any raster that has the model's bands.
         model: A fitted model or the run folder of one; the newest fit in `root` if not given.
         output: The map; `<stem>_pred.tif` beside the scene if not given.
-        bands: Names of the scene's bands in file order; its own descriptions if not given.
+        bands: Names of the scene's bands in file order, separated by commas, as `parse_bands` reads
+            them; the scene's own descriptions if not given.
         root: The experiments folder, for the newest model and the emissions ledger.
         overwrite: Replace a map that is already there.
         quicklook: Draw a PNG beside the map.
@@ -60,20 +62,23 @@ def predict(
         fitted: A model that is already in memory.
 
     Raises:
+        DataError: There is no such model.
         RasterError: The scene cannot be read.
         BandError: The scene lacks a band that the model takes.
-        UsageError: The model makes no maps, or the map would replace something.
+        UsageError: A band's name is unknown, the model makes no maps, or the map would replace
+            something.
         OutputError: The map cannot be written.
     """
     progress = progress or Silent()
-    source, manifest = _choose_model(model, root, fitted, progress)
+    source, manifest = (None, fitted.manifest) if fitted else choose_model(model, root, progress)
     _refuse_other_tasks(manifest)
+    given = None if bands is None else parse_bands(bands, manifest.sensor)
     output = _choose_output(input, output, progress)
     picture = output.with_suffix(".png") if quicklook else None
     _refuse_to_replace(input, output, picture, overwrite=overwrite)
     tags = _tags(source, manifest, input)
     classes, title = manifest.classes, manifest.title
-    with open_scene(input, manifest, bands) as scene:
+    with open_scene(input, manifest, given) as scene:
         plan = _plan(scene, manifest, progress)
         with (
             track(root, command="predict", name=input.name, progress=progress) as meter,
@@ -91,28 +96,6 @@ def predict(
             picture, prediction=output, classes=classes, title=heading, shares=tally.shares
         )
     return _result(input, output, picture, plan, tally, meter.cost)
-
-
-def _choose_model(
-    model: Path | None, root: Path, fitted: FittedModel | None, progress: Progress
-) -> tuple[Path | None, ModelManifest]:
-    """Where the model is, `None` if it is already in memory, and what it says about itself."""
-    if fitted is not None:
-        return None, fitted.manifest
-    source = model or newest_fit(root).model
-    if source.is_dir():
-        source = RunDir(source).model
-    manifest = read_manifest(source)
-    if not isinstance(manifest, ModelManifest):
-        raise BundleError(
-            f"{source} is an ensemble of specialists, not a fitted model.",
-            hint="Fit it to a task first: eosfm fit-ensemble RECIPE --ensemble " + str(source),
-        )
-    chosen = "" if model else " (newest fit)"
-    progress.say(
-        f"model: {source}{chosen}: {manifest.title}, {len(manifest.specialists)} specialists"
-    )
-    return source, manifest
 
 
 def _refuse_other_tasks(manifest: ModelManifest) -> None:
@@ -164,6 +147,7 @@ def _plan(scene: Scene, manifest: ModelManifest, progress: Progress) -> WindowPl
         )
     progress.say(f"scene: {grid.describe()}")
     progress.say(scene.matching)
+    tell_plan(manifest, progress)
     if not grid.is_placed:
         progress.warn(
             f"{scene.path.name} has no coordinate reference system; its map has none either."
@@ -173,7 +157,7 @@ def _plan(scene: Scene, manifest: ModelManifest, progress: Progress) -> WindowPl
             f"{scene.path.name} has a colour table: its values are read as measurements, not as "
             "colours. If they stand for colours, expand them to red, green and blue first."
         )
-    progress.say(f"plan: {plan.describe()}")
+    progress.say(f"mapping: {plan.describe()}")
     return plan
 
 
@@ -196,7 +180,7 @@ def _tags(source: Path | None, manifest: ModelManifest, scene: Path) -> dict[str
 
 def _load(source: Path | None, fitted: FittedModel | None, progress: Progress) -> Scorer:
     device = best_device()
-    progress.say(f"device: {device.type}")
+    progress.say(f"device: {describe_device(device)}")
     if fitted is None:
         # TerraTorch takes long to import: not before the scene and the output are found good, and
         # not at all for callers that bring their model.

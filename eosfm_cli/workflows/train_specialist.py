@@ -9,16 +9,24 @@ from pathlib import Path
 from lightning.pytorch import LightningModule
 
 from eosfm_cli.data.datamodule import build_datamodule
+from eosfm_cli.data.sources import located
 from eosfm_cli.data.statistics import with_statistics
 from eosfm_cli.ensemble.specialist import build_backbone, parameter_count
-from eosfm_cli.errors import WeightsUnavailableError
+from eosfm_cli.errors import EosfmError, WeightsUnavailableError, is_out_of_memory
 from eosfm_cli.manifest import DecoderInfo
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe
 from eosfm_cli.results import TrainResult
 from eosfm_cli.training.model import choose_decoder
 from eosfm_cli.training.task import build_specialist_task
-from eosfm_cli.training.trainer import build_trainer, fit, seed_everything, test_best
+from eosfm_cli.training.trainer import (
+    build_trainer,
+    check_batches,
+    check_machine,
+    fit,
+    measure_best,
+    seed_everything,
+)
 from eosfm_cli.workflows.running import open_run
 
 
@@ -38,13 +46,16 @@ def train_specialist(
         WeightsUnavailableError: Pretrained weights were asked for and cannot be had.
     """
     spec = recipe.training
-    build_backbone(spec.backbone, len(recipe.bands))  # what is unknown fails before the data
+    check_machine(spec, progress)  # what cannot work fails before the data is read
+    build_backbone(spec.backbone, len(recipe.bands))
     decoder = choose_decoder(recipe, spec)
-    recipe = with_statistics(recipe, data_root, progress)
-    data = build_datamodule(recipe, data_root, spec=spec, progress=progress)
+    recipe = with_statistics(located(recipe, data_root), None, progress)
+    data = build_datamodule(recipe, None, spec=spec, progress=progress)
+    progress.say(f"data: {recipe.dataset.root}; bands: {', '.join(recipe.bands)}")
+    check_batches(data, spec)
     seed_everything(spec.seed)
+    task = _build_task(recipe, decoder)
     with open_run("train", recipe, root, progress) as running:
-        task = _build_task(recipe, decoder)
         trainer = build_trainer(
             recipe,
             spec,
@@ -54,7 +65,7 @@ def train_specialist(
             title=recipe.name,
         )
         fit(trainer, task, data)
-        metrics = test_best(trainer, task, data)
+        metrics = measure_best(trainer, task, data)
         parameters = parameter_count(task.model.encoder)
         trainable = parameter_count(task.model, trainable=True)
         running.entries.update(metrics=metrics, parameters=parameters, trainable=trainable)
@@ -76,7 +87,9 @@ def _hub_errors(recipe: Recipe) -> Iterator[None]:
         return
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # whatever the hub's library and its transport have in store
+        if isinstance(error, EosfmError) or is_out_of_memory(error):
+            raise
         raise WeightsUnavailableError(
             f"Pretrained weights of {recipe.training.backbone} cannot be had: "
             f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'}",
