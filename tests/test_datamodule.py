@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,12 @@ import torch
 from PIL import Image
 from rasters import folder_recipe, write_sample, write_tif
 
-from eosfm_cli.data.datamodule import EpochSampler, TileDataModule, build_datamodule
+from eosfm_cli.data.datamodule import (
+    EpochSampler,
+    TileDataModule,
+    build_datamodule,
+    start_worker,
+)
 from eosfm_cli.data.statistics import with_statistics
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Silent
@@ -251,6 +258,33 @@ def test_bad_files_are_named_without_a_traceback(
     said = f"{caught.value.message} {caught.value.hint}"
     assert all(word in said for word in words)
     assert "Traceback" not in said
+
+
+class Rubbish:
+    """Refers to itself, so that only the garbage collector finds it."""
+
+    def __init__(self, told: Path) -> None:
+        self.itself, self.told = self, told
+
+    def __del__(self) -> None:
+        self.told.write_text(str(os.getpid()))
+
+
+def test_workers_do_not_collect_what_the_main_process_left(tmp_path: Path) -> None:
+    gc.disable()
+    try:
+        Rubbish(tmp_path / "told")
+        worker = os.fork()
+        if worker == 0:
+            start_worker(0)
+            gc.collect()
+            os._exit(0)
+        os.waitpid(worker, 0)
+        assert not (tmp_path / "told").exists()
+    finally:
+        gc.enable()
+    gc.collect()
+    assert (tmp_path / "told").read_text() == str(os.getpid())
 
 
 def test_datasets_travel_to_other_processes(root: Path) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -506,3 +511,36 @@ def test_a_crash_leaves_a_run_that_says_so(copied: Project) -> None:
     said = copied.run("train-specialist", "broken-s1.yaml", code=3)
     assert "a-1.tif" in said
     assert only_run(copied.folder, "train", "broken-s1").state == "failed"
+
+
+# ------------------------------------------------------------------------------ interrupts
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_a_stopped_training_says_so_and_leaves_nothing_half_written(
+    copied: Project, number: signal.Signals, code: int
+) -> None:
+    words = ["train-specialist", "tiny-s1.yaml", "--epochs", "1000", "--output", "stopped"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "eosfm_cli", *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    ) as process:
+        metrics = Path("stopped/train/tiny-s1")
+        for _ in range(600):
+            if list(metrics.glob("*/metrics.csv")):
+                break
+            time.sleep(0.1)
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == code, said
+    assert "Traceback" not in said
+    (run,) = (RunDir(path) for path in metrics.iterdir())
+    assert run.state == "interrupted"
+    assert "state_dict" in torch.load(run.last, weights_only=True)
+    assert not list(run.path.rglob("*.part*"))
+    assert copied.json("emissions", "--experiments", "stopped")["rows"][0]["name"] == "tiny-s1"

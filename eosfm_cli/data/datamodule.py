@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,8 +80,12 @@ def _collate(samples: list[dict[str, Any]] | DataError) -> dict[str, Any] | Data
     return samples if isinstance(samples, DataError) else default_collate(samples)
 
 
-def _start_worker(number: int) -> None:
-    """Leave Ctrl-C to the main process, which stops its workers."""
+def start_worker(number: int) -> None:
+    """Leave to the main process what is its own: Ctrl-C, and the rubbish that it has not collected.
+
+    Among that may be loaders, which a worker that collects them would try to shut down, and hang.
+    """
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -146,7 +151,7 @@ class TileDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self._spec.seed),
             collate_fn=_collate,
-            worker_init_fn=_start_worker,
+            worker_init_fn=start_worker,
             **options,
         )
 

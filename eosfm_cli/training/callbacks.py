@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import time
 from contextlib import ExitStack
-from io import StringIO
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
 from eosfm_cli.progress import Progress, Step
-from eosfm_cli.run_dir import RunDir, write_text
+from eosfm_cli.run_dir import RunDir, write_csv
 from eosfm_cli.training.plots import draw_history
 
 _REDRAW_SECONDS = 30.0
@@ -47,11 +46,7 @@ class WriteHistory(Checkpoint):
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
-        text = StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_text(self.run.metrics, text.getvalue())
+        write_csv(self.run.metrics, columns, ([row.get(c) for c in columns] for row in self.rows))
         if time.monotonic() - self._drawn > _REDRAW_SECONDS:
             self._draw()
 

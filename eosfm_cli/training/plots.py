@@ -64,7 +64,7 @@ def draw_ablation(path: Path, rows: Sequence[AblationRow], metric: str, full: fl
     axes.axvline(0, color="black", linewidth=0.8)
     axes.margins(x=0.2)
     axes.set(
-        title=f"Leaving one specialist out (full model: {metric} {full:.3f})",
+        title=f"Leaving one specialist out (none left out: {metric} {full:.3f})",
         xlabel=f"change of {metric} without it",
     )
     _tidy(axes)

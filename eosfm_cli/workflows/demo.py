@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
-from io import StringIO
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from eosfm_cli.progress import Progress
 from eosfm_cli.raster.quicklook import draw_quicklook
 from eosfm_cli.recipe import load_recipe
 from eosfm_cli.results import FitResult, PredictResult, TrainResult
-from eosfm_cli.run_dir import write_text
+from eosfm_cli.run_dir import write_csv
 from eosfm_cli.training.trainer import seed_everything
 from eosfm_cli.workflows.ablate import ablate
 from eosfm_cli.workflows.emissions import emissions
@@ -37,6 +35,7 @@ TOP_K = 2
 _RUNS = Path("experiments")
 _BASELINES = Path("baselines")
 _DATA = Path("data")
+_COLUMNS = ("model", "mIoU", "parameters", "trainable", "seconds", "energy_kwh")
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def demo(folder: Path, *, seed: int, progress: Progress) -> DemoResult:
         map_ = steps.predict()
         _compare(steps)
         rows = tuple(steps.rows)
-        _write_table(Path("comparison.csv"), rows)
+        write_csv(Path("comparison.csv"), _COLUMNS, map(astuple, rows))
         picture = _draw_map(map_)
         emissions = steps.emissions()
         files = {
@@ -235,11 +234,3 @@ def _draw_map(result: PredictResult) -> Path:
         shares=result.shares,
     )
     return picture
-
-
-def _write_table(path: Path, rows: Sequence[DemoRow]) -> None:
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([field.name for field in fields(DemoRow)])
-    writer.writerows(astuple(row) for row in rows)
-    write_text(path, text.getvalue())

@@ -74,9 +74,8 @@ def fit_ensemble(
     seed_everything(recipe.fit.seed)
     plan = plan_specialists([specialist.info for specialist in specialists], recipe.bands)
     top_k = _check_top_k(recipe.fit.top_k, len(plan.usable), progress, strict=strict)
-    progress.say("plan: how the ensemble sees these bands")
-    for line in plan.lines():
-        progress.say(f"  {line}")
+    for line in plan.announcement():
+        progress.say(line)
     data = build_datamodule(recipe, None, spec=recipe.fit, progress=progress)
     check_batches(data, recipe.fit)
     with open_run("fit", recipe, root, progress) as running:
