@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Tensors are tiny here: more threads cost more than they bring, the more so on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data"
 
