@@ -63,6 +63,8 @@ class TileLoader(DataLoader):
         Raises:
             DataError: A file is damaged, or has labels that the recipe does not list.
         """
+        if self.num_workers and self._iterator is None:
+            gc.collect()  # loaders that are done with must not be inherited: see `start_worker`
         for batch in super().__iter__():
             if isinstance(batch, DataError):
                 # What the error's traceback refers to lives as long as the error. Let go of the

@@ -31,7 +31,8 @@ def choose_model(given: Path | None, root: Path, progress: Progress) -> tuple[Pa
             hint=f"Fit it to a task first: eosfm fit-ensemble RECIPE --ensemble {path}",
         )
     how = "" if given else " (newest fit)"
-    progress.say(f"model: {path}{how}: {manifest.title}, {len(manifest.specialists)} specialists")
+    names = ", ".join(specialist.name for specialist in manifest.specialists)
+    progress.say(f"model: {path}{how}: {manifest.title} ({names})")
     return path, manifest
 
 
