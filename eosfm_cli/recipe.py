@@ -8,7 +8,7 @@ a recipe gives file, line, key and the nearest valid word.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +20,15 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
+from pydantic_core import PydanticKnownError
 
 from eosfm_cli.bands import BANDS, SENSORS, band_name, nearest_word
 from eosfm_cli.errors import RecipeError, UsageError
@@ -67,39 +72,128 @@ def _check_colour(text: str) -> str:
     return text.lower()
 
 
+_FIELD = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+
+
+def template_fields(template: str) -> tuple[str, ...]:
+    """The fields of a path template, without braces, in order and each once."""
+    return tuple(dict.fromkeys(_FIELD.findall(template)))
+
+
+def fill_template(template: str, fields: Mapping[str, str]) -> str:
+    """A template with the fields that are known filled in; others stay as they are."""
+    return _FIELD.sub(lambda field: fields.get(field[1]) or field[0], template)
+
+
+def _check_template(text: str) -> str:
+    if re.search(r"[{}]", _FIELD.sub("", text)):
+        raise ValueError(
+            f"{text!r} has a brace that belongs to no field; a field is a word in small letters, "
+            "as in {id}"
+        )
+    return text
+
+
 def _check_path_template(text: str) -> str:
-    known = {"id", "class", "split"}
-    fields = re.findall(r"\{(\w*)\}", text)
-    for field in fields:
-        if field not in known:
-            near = nearest_word(field, known) or "id"
-            raise ValueError(f"unknown field {{{field}}}, did you mean {{{near}}}?")
-    if "id" not in fields:
+    _check_template(text)
+    if not set(template_fields(text)) - {"class", "split"}:
         raise ValueError(
             "a path needs {id} where the file's own name stands, as in 'images/{id}.tif'"
         )
+    return _check_inside(text)
+
+
+def _check_inside(text: str) -> str:
     if Path(text).is_absolute() or ".." in Path(text).parts:
         raise ValueError("a path is relative to the dataset's root and stays inside it")
     return text
+
+
+def _check_alternatives(paths: tuple[str, ...]) -> tuple[str, ...]:
+    for path in paths[1:]:
+        if set(template_fields(path)) != set(template_fields(paths[0])):
+            raise ValueError(
+                f"alternatives have the same fields; {path!r} differs from {paths[0]!r}"
+            )
+    return paths
+
+
+def _shape(raw: Any) -> Literal["text", "list", "number"]:  # noqa: ANN401 - raw YAML
+    """What a value that may be of several types was meant to be."""
+    if isinstance(raw, list | tuple):
+        return "list"
+    is_number = isinstance(raw, int | float) and not isinstance(raw, bool)
+    return "number" if is_number else "text"
+
+
+def _text_or_list(raw: Any) -> str:  # noqa: ANN401 - raw YAML
+    return "tuple[text]" if _shape(raw) == "list" else "str"
+
+
+def _text_list_or_number(raw: Any) -> str:  # noqa: ANN401 - raw YAML
+    return {"list": "tuple[text]", "number": "float", "text": "str"}[_shape(raw)]
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
 BandName = Annotated[str, AfterValidator(_check_band)]
 Bands = Annotated[tuple[BandName, ...], AfterValidator(_check_unique)]
 Colour = Annotated[str, AfterValidator(_check_colour)]
+Template = Annotated[str, AfterValidator(_check_template)]
 PathTemplate = Annotated[str, AfterValidator(_check_path_template)]
+Paths = Annotated[
+    Annotated[PathTemplate, Tag("str")]
+    | Annotated[
+        tuple[PathTemplate, ...],
+        Field(min_length=1),
+        AfterValidator(_check_alternatives),
+        Tag("tuple[text]"),
+    ],
+    Discriminator(_text_or_list),
+]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+TextList = Annotated[
+    Annotated[str, Tag("str")] | Annotated[tuple[str, ...], Tag("tuple[text]")],
+    Discriminator(_text_or_list),
+]
+ListOrShare = Annotated[
+    Annotated[str, Tag("str")]
+    | Annotated[tuple[str, ...], Tag("tuple[text]")]
+    | Annotated[float, Field(gt=0, lt=1), Tag("float")],
+    Discriminator(_text_list_or_number),
+]
 
 
-class ImageSpec(_Spec):
+class FileSpec(_Spec):
+    """One file per sample: where it is.
+
+    A path is relative to the root and has fields in braces: `{id}`, and where folders say so
+    `{class}` and `{split}`; any other words will do as well (`{season}/{patch}.tif`). A sample is
+    called by its `{id}`, or else by all its fields joined with `_`.
+    """
+
+    path: Paths
+    """One path, or several: of each sample the first that exists is taken."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The alternatives, in order; one where there is no choice."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of the paths, in order."""
+        return template_fields(self.paths[0])
+
+
+class ImageSpec(FileSpec):
     """One raster per sample: where it is and what its bands are."""
 
-    path: PathTemplate
-    """Relative to the root, with `{id}` and, where folders say so, `{class}` and `{split}`."""
     bands: Bands
     """Every band of the file, in file order."""
     sensor: str | None = None
     """Whose own band names (`B4`) the recipe uses; Sentinel-2's if not given."""
+    date: Literal[1, 2] | None = None
+    """Of change detection: whether it shows the place before (1) or after (2)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -118,23 +212,50 @@ class ImageSpec(_Spec):
         return raw
 
 
-class MaskSpec(_Spec):
+class MaskSpec(FileSpec):
     """One label raster per sample."""
 
-    path: PathTemplate
+    encoding: Literal["values", "colours"] = "values"
+    """Whether labels are numbers in one band, or colours in three (red, green, blue)."""
     band: int = Field(1, ge=1)
-    """Which band of the file holds the labels, counted from 1."""
-    ignore: tuple[int, ...] = ()
-    """Values that mean "no label" and are left out of loss and metrics."""
+    """Which band of the file holds the labels, counted from 1; with `encoding: values`."""
+    tolerance: int = Field(0, ge=0, le=127)
+    """With `encoding: colours`, the largest difference per channel (0 to 255) that still counts
+    as a class's colour; the nearest class is taken."""
+    ignore: tuple[int | float | str, ...] = ()
+    """Values, or colours as "#rrggbb", that mean "no label": left out of loss and metrics."""
+    scale: float = 1.0
+    """Of regression: what a mask's values are multiplied by to get the target in its unit."""
+    offset: float = 0.0
+    """Of regression: what is added after that."""
+    unknown: Literal["error", "ignore"] = "error"
+    """What a label that no class lists is: a mistake, or a place without label."""
 
 
 class ListSplit(_Spec):
-    """Official lists: one id per line in a text file, or the ids themselves."""
+    """Official lists: one sample per line in a text file, or the samples themselves."""
 
     by: Literal["list"]
-    train: str | tuple[str, ...]
-    val: str | tuple[str, ...]
-    test: str | tuple[str, ...]
+    train: TextList
+    val: ListOrShare
+    """A list, or a share of the training list's scenes."""
+    test: TextList
+    entry: Template | None = None
+    """How the lists write a sample, with the paths' fields; its id, file name or path if not
+    given."""
+    scene: Template | None = None
+    """What a scene is, with the paths' fields, where `val` is a share: scenes stay whole. Each
+    sample is one if not given."""
+    seed: int = 0
+    """Of the draw, where `val` is a share."""
+    absent: Literal["error", "skip"] = "error"
+    """What to do about listed samples whose files are not all on disk."""
+
+    @model_validator(mode="after")
+    def _scenes_are_for_a_share(self) -> ListSplit:
+        if self.scene is not None and not isinstance(self.val, float):
+            raise ValueError("scene says what a share of scenes is drawn from; val is a list")
+        return self
 
 
 class SceneSplit(_Spec):
@@ -180,6 +301,25 @@ class FractionSplit(_Spec):
         return self
 
 
+class ColumnSplit(_Spec):
+    """A column of the table `dataset.labels` says where a sample belongs."""
+
+    by: Literal["column"]
+    column: str
+    train: str = "train"
+    """What stands in the column for training."""
+    val: str = "val"
+    test: str = "test"
+    absent: Literal["error", "skip"] = "error"
+    """What to do about rows whose files are not all on disk."""
+
+    @model_validator(mode="after")
+    def _tells_them_apart(self) -> ColumnSplit:
+        if len({self.train, self.val, self.test}) < 3:
+            raise ValueError("train, val and test are three different values of the column")
+        return self
+
+
 class FolderSplit(_Spec):
     """Splits are folders: `{split}` stands in the paths."""
 
@@ -189,7 +329,23 @@ class FolderSplit(_Spec):
     test: str = "test"
 
 
-Split = Annotated[ListSplit | SceneSplit | FractionSplit | FolderSplit, Field(discriminator="by")]
+Split = Annotated[
+    ListSplit | SceneSplit | FractionSplit | FolderSplit | ColumnSplit, Field(discriminator="by")
+]
+
+
+class LabelsSpec(_Spec):
+    """A table with a row per sample: what it shows, and perhaps which split it belongs to."""
+
+    path: Annotated[str, AfterValidator(_check_inside)]
+    """CSV or Parquet, relative to the root."""
+    id: str
+    """The column that says which sample a row is about: its id, file name or path."""
+    column: str | None = None
+    """The column that holds the names of a sample's classes; if not given, each class has a column
+    of its own, of zeros and ones."""
+    separator: str = Field(";", min_length=1)
+    """What stands between names in `column`; lists of names need none."""
 
 
 class DatasetSpec(_Spec):
@@ -202,6 +358,7 @@ class DatasetSpec(_Spec):
     images: dict[str, ImageSpec] = Field(min_length=1)
     """Sensor (any name) -> its rasters; several are stacked, in this order."""
     masks: MaskSpec | None = None
+    labels: LabelsSpec | None = None
     split: Split
     homepage: str | None = None
     licence: str | None = None
@@ -216,7 +373,32 @@ class ClassSpec(_Spec):
     name: str
     colour: Annotated[Colour | None, BeforeValidator(_refuse_no_colour)] = None
     values: tuple[int | str, ...] | None = None
-    """Values in the mask, or names of class folders; the class's position or name if not given."""
+    """Values in the mask, its colours as "#rrggbb", or names of class folders, labels or columns;
+    the class's position, its `colour` or its name if not given."""
+
+
+class TargetSpec(_Spec):
+    """The quantity that a regression gives for each pixel."""
+
+    name: str = Field(min_length=1)
+    """What it is, as in "canopy height"."""
+    unit: str | None = None
+    """As in "m" or "t/ha"."""
+    min: float | None = None
+    """The least value that it can have: maps hold none below."""
+    max: float | None = None
+    """The largest value that it can have: maps hold none above."""
+
+    @property
+    def title(self) -> str:
+        """Name and unit, as on an axis."""
+        return self.name if self.unit is None else f"{self.name} ({self.unit})"
+
+    @model_validator(mode="after")
+    def _has_a_range(self) -> TargetSpec:
+        if self.min is not None and self.max is not None and self.min >= self.max:
+            raise ValueError("min is to be less than max")
+        return self
 
 
 class BandStatistics(_Spec):
@@ -246,6 +428,26 @@ class TileSpec(_Spec):
         return self
 
 
+Task = Literal["segmentation", "classification", "multilabel", "regression", "change"]
+Loss = Literal[
+    "ce", "dice", "focal", "lovasz", "bce", "balanced_bce", "mse", "mae", "rmse", "huber"
+]
+Pooling = Literal["diff", "concat"]
+
+MAP_TASKS: frozenset[Task] = frozenset({"segmentation", "regression", "change"})
+"""Tasks that say something of every pixel, and learn it from masks."""
+CLASS_MAP_TASKS: frozenset[Task] = frozenset({"segmentation", "change"})
+"""Those of them that say a class."""
+LOSSES: dict[Task, tuple[Loss, ...]] = {
+    "segmentation": ("ce", "dice", "focal", "lovasz"),
+    "classification": ("ce", "focal"),
+    "multilabel": ("bce", "balanced_bce"),
+    "regression": ("mse", "mae", "rmse", "huber"),
+    "change": ("ce", "dice", "focal", "lovasz"),
+}
+"""The losses of each task, its usual one first."""
+
+
 class TrainingSpec(_Spec):
     """What training and fitting have in common."""
 
@@ -253,7 +455,8 @@ class TrainingSpec(_Spec):
     batch_size: int = Field(8, ge=1)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
-    loss: Literal["ce", "dice", "focal", "lovasz"] = "ce"
+    loss: Loss | None = None
+    """Of TerraTorch; `ce`, or `bce` for several labels and `mse` for values, if not given."""
     decoder: str | None = None
     """Of TerraTorch; UperNetDecoder for maps, IdentityDecoder for classes if not given."""
     decoder_channels: int = Field(128, ge=8)
@@ -276,8 +479,10 @@ class SpecialistSpec(TrainingSpec):
     """Start from timm's published weights; asks the network for them."""
 
 
-Fusion = Literal["concat", "conv1x1"]
+Fusion = Literal["concat", "conv1x1", "mlp", "addition", "multiplication"]
 Normalize = Literal["batch", "layer", "none"]
+Selection = Literal["topk", "smooth"]
+Adapt = Literal["rule", "learned"]
 
 
 class FitSpec(TrainingSpec):
@@ -291,18 +496,30 @@ class FitSpec(TrainingSpec):
     exclude: tuple[str, ...] = ()
     """All but these specialists."""
     fusion: Fusion = "concat"
+    fuse_to_mult: int = Field(1, ge=1)
+    """Width of what `conv1x1` and `mlp` give, in multiples of the first specialist's."""
     normalize: Normalize = "batch"
+    project: bool = False
+    """Put a learned 1×1 convolution behind each specialist's normaliser."""
+    adapt: Adapt = "rule"
+    """`learned` trains how bands are mixed for each specialist, starting from the rule."""
     top_k: int | None = Field(None, ge=1)
     """Keep this many specialists; all if not given."""
+    selection: Selection = "topk"
+    """How the `top_k` are found: by a search before the fit, or by gates that stay and close."""
+    scale_features: bool = False
+    """Weight the features of the specialists kept by their learned scores."""
     search_epochs: int | None = Field(None, ge=1)
-    """Epochs with open gates before the best `top_k` are kept; half of `epochs` if not given."""
+    """Epochs of search before the best `top_k` are kept; half of `epochs` if not given."""
     sparsity: float = Field(0.05, ge=0)
-    """Weight of the L1 term on open gates during the search."""
+    """Weight of the penalty that closes gates: L1, or for `smooth` the distance from `top_k`."""
     freeze: bool = True
     """Keep the specialists' weights as they are."""
 
-
-Task = Literal["segmentation", "classification"]
+    @property
+    def epochs_of_search(self) -> int:
+        """How long the gates are open before the best `top_k` are kept."""
+        return self.search_epochs or max(1, self.epochs // 2)
 
 
 class Recipe(_Spec):
@@ -314,7 +531,18 @@ class Recipe(_Spec):
     dataset: DatasetSpec
     bands: Annotated[Bands, BeforeValidator(lambda raw: _common_names(raw))] = ()
     """The bands used, a choice of the images' bands; all of them if not given."""
-    classes: tuple[ClassSpec, ...] = Field(min_length=2)
+    views: Annotated[
+        dict[Name, tuple[BandName, ...]],
+        BeforeValidator(lambda raw: _common_names_in_each(raw)),
+    ] = {}
+    """View -> bands to feed: for the specialist of that name, else for all that take so many."""
+    classes: tuple[ClassSpec, ...] = Field((), validate_default=True)
+    """What is told apart; regression has a `target` instead."""
+    target: TargetSpec | None = None
+    """What regression gives."""
+    pooling: Pooling | None = None
+    """How change detection joins the features of its two dates: their difference (the default), or
+    one beside the other."""
     ignore_index: int = Field(255, ge=0, le=255)
     """The label that samples carry where there is none."""
     statistics: (
@@ -326,13 +554,44 @@ class Recipe(_Spec):
     training: SpecialistSpec = SpecialistSpec()
     fit: FitSpec = FitSpec()
 
+    @field_validator("classes")
+    @classmethod
+    def _enough_classes(
+        cls, classes: tuple[ClassSpec, ...], info: ValidationInfo
+    ) -> tuple[ClassSpec, ...]:
+        if info.data.get("task", "regression") == "regression" or len(classes) >= 2:
+            return classes
+        if not classes:
+            raise PydanticKnownError("missing")
+        few = {"field_type": "Tuple", "min_length": 2, "actual_length": len(classes)}
+        raise PydanticKnownError("too_short", few)
+
     @model_validator(mode="after")
     def _hangs_together(self) -> Recipe:
         for problem in _contradictions(self):
             raise ValueError(problem)
+        defaults: dict[str, Any] = {}
         if not self.bands:
-            object.__setattr__(self, "bands", tuple(_bands_on_disk(self)))
+            defaults["bands"] = tuple(_bands_on_disk(self))
+        if self.task == "change" and self.pooling is None:
+            defaults["pooling"] = "diff"
+        for key in ("training", "fit"):
+            spec: TrainingSpec = getattr(self, key)
+            if spec.loss is None:
+                defaults[key] = spec.model_copy(update={"loss": LOSSES[self.task][0]})
+        for key, value in defaults.items():
+            object.__setattr__(self, key, value)
         return self
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the labels are rasters."""
+        return self.task in MAP_TASKS
+
+    @property
+    def dates(self) -> tuple[Literal[1, 2] | None, ...]:
+        """The dates of a sample: two of change detection, else one that nobody names."""
+        return (1, 2) if self.task == "change" else (None,)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -349,14 +608,9 @@ class Recipe(_Spec):
 
     @property
     def class_values(self) -> tuple[tuple[int | str, ...], ...]:
-        """How the labels write each class: its mask values, or names of its folders."""
-        by_name = self.task == "classification"
+        """How the labels write each class: its mask values, its colours, or its names."""
         return tuple(
-            ((c.name if by_name else index),)
-            if c.values is None
-            else tuple(map(str, c.values))
-            if by_name
-            else c.values
+            _default_values(self, index) if c.values is None else _as_written(self, c.values)
             for index, c in enumerate(self.classes)
         )
 
@@ -377,17 +631,60 @@ def _common_names(raw: Any, sensor: str | None = None) -> Any:  # noqa: ANN401 -
     return raw
 
 
+def _common_names_in_each(raw: Any) -> Any:  # noqa: ANN401 - raw YAML
+    if isinstance(raw, dict):
+        return {key: _common_names(bands) for key, bands in raw.items()}
+    return raw
+
+
 def _common_keys(raw: Any) -> Any:  # noqa: ANN401 - raw YAML
     if isinstance(raw, dict):
         return {band_name(str(b)) or str(b): values for b, values in raw.items()}
     return raw
 
 
+def _by_colour(recipe: Recipe) -> bool:
+    masks = recipe.dataset.masks
+    return recipe.has_masks and masks is not None and masks.encoding == "colours"
+
+
+def _default_values(recipe: Recipe, index: int) -> tuple[int | str, ...]:
+    """How the labels write a class that does not say so."""
+    if not recipe.has_masks:
+        return (recipe.classes[index].name,)
+    if not _by_colour(recipe):
+        return (index,)
+    colour = recipe.classes[index].colour
+    return () if colour is None else (colour,)
+
+
+def _as_written(recipe: Recipe, values: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    if not recipe.has_masks:
+        return tuple(map(str, values))
+    return tuple(v.lower() if isinstance(v, str) else v for v in values)
+
+
 def _bands_on_disk(recipe: Recipe) -> list[str]:
-    return [band for image in recipe.dataset.images.values() for band in image.bands]
+    """Of change detection those of the first date; the second has the same."""
+    return [
+        band
+        for image in recipe.dataset.images.values()
+        if image.date == recipe.dates[0]
+        for band in image.bands
+    ]
+
+
+def _without_effect(fit: FitSpec) -> Iterator[str]:
+    if fit.fuse_to_mult != 1 and fit.fusion not in ("conv1x1", "mlp"):
+        yield f"fit.fuse_to_mult: only fusion conv1x1 and mlp take it, not {fit.fusion}"
+    if fit.top_k is None and fit.selection == "smooth":
+        yield "fit.selection: smooth needs fit.top_k (--top-k), how many gates to keep open"
+    if fit.top_k is None and fit.scale_features:
+        yield "fit.scale_features: there are scores only where fit.top_k (--top-k) selects"
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
+    yield from _misdated(recipe)
     on_disk = _bands_on_disk(recipe)
     twice = sorted({band for band in on_disk if on_disk.count(band) > 1})
     if twice:
@@ -395,23 +692,38 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
     for band in recipe.bands:
         if band not in on_disk:
             yield f"bands: {band!r} is in no image of the dataset; there are {', '.join(on_disk)}"
+    for view, bands in recipe.views.items():
+        for band in bands:
+            if band not in (recipe.bands or on_disk):
+                yield f"views.{view}: {band!r} is not among the recipe's bands"
+        if not bands:
+            yield f"views.{view}: needs at least one band"
     names = list(recipe.class_names)
     if len(set(names)) != len(names):
         yield f"classes: a name stands there twice: {', '.join(names)}"
-    if recipe.task == "segmentation" and recipe.dataset.masks is None:
-        yield "dataset: segmentation needs masks, as in 'masks: {path: \"masks/{id}.tif\"}'"
+    if recipe.has_masks and recipe.dataset.masks is None:
+        yield f"dataset: {recipe.task} needs masks, as in 'masks: {{path: \"masks/{{id}}.tif\"}}'"
     if recipe.task == "classification" and not all(
-        "{class}" in image.path for image in recipe.dataset.images.values()
+        "class" in image.fields for image in recipe.dataset.images.values()
     ):
         yield "dataset: classification needs {class} in the images' paths, as in '{class}/{id}.tif'"
     if recipe.dataset.split.by == "folder" and not all(
-        "{split}" in image.path for image in recipe.dataset.images.values()
+        "split" in image.fields for image in recipe.dataset.images.values()
     ):
         yield "dataset.split: 'by: folder' needs {split} in the paths, as in '{split}/{id}.tif'"
+    yield from _unpaired_paths(recipe)
+    yield from _unknown_fields(recipe)
+    yield from _tables(recipe)
+    yield from _targets(recipe)
+    yield from _useless_mask_keys(recipe)
     yield from _unclear_values(recipe)
+    yield from _without_effect(recipe.fit)
     for key, spec in (("training", recipe.training), ("fit", recipe.fit)):
-        if recipe.task == "classification" and spec.loss not in {"ce", "focal"}:
-            yield f"{key}.loss: {spec.loss!r} is for maps; classification takes ce or focal"
+        losses = LOSSES[recipe.task]
+        if spec.loss is not None and spec.loss not in losses:
+            known = f"{', '.join(losses[:-1])} or {losses[-1]}"
+            kind = "maps" if recipe.task == "classification" else "other tasks"
+            yield f"{key}.loss: {spec.loss!r} is for {kind}; {recipe.task} takes {known}"
     if recipe.ignore_index < len(recipe.classes):
         yield f"ignore_index: {recipe.ignore_index} is the index of a class"
     if recipe.statistics is not None:
@@ -420,20 +732,164 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
                 yield f"statistics: {band!r} is missing"
 
 
+def _misdated(recipe: Recipe) -> Iterator[str]:
+    """Images without a date where there are two, or with one where there are none."""
+    images = recipe.dataset.images
+    if recipe.task != "change":
+        for name, image in images.items():
+            if image.date is not None:
+                yield f"dataset.images.{name}.date: dates are for 'task: change'; leave it out"
+        return
+    for name, image in images.items():
+        if image.date is None:
+            yield (
+                f"dataset.images.{name}: change detection needs to know which image is of which "
+                "date: 'date: 1' before, 'date: 2' after"
+            )
+    before, after = (
+        {band for image in images.values() if image.date == date for band in image.bands}
+        for date in recipe.dates
+    )
+    if odd := sorted(before ^ after):
+        yield f"dataset.images: only one of the two dates has {', '.join(odd)}"
+
+
+def _tables(recipe: Recipe) -> Iterator[str]:
+    """A table of labels that is missing, or that nobody reads."""
+    labels, split = recipe.dataset.labels, recipe.dataset.split
+    if recipe.task == "multilabel" and labels is None:
+        yield (
+            "dataset: multilabel needs a table, as in "
+            "'labels: {path: labels.csv, id: image, column: labels}'"
+        )
+    if isinstance(split, ColumnSplit) and labels is None:
+        yield "dataset.split: 'by: column' needs the table, as in 'labels: {path: …, id: …}'"
+    if labels is None or recipe.task == "multilabel":
+        return
+    if labels.column is not None:
+        yield f"dataset.labels.column: {recipe.task} takes no labels from a table; leave it out"
+    if not isinstance(split, ColumnSplit):
+        yield "dataset.labels: nothing reads it, but 'task: multilabel' or 'split: {by: column}'"
+
+
+def _targets(recipe: Recipe) -> Iterator[str]:
+    """What belongs to regression alone, or to change detection alone."""
+    if recipe.task == "regression":
+        if recipe.target is None:
+            yield "target: regression needs to know it, as in 'target: {name: height, unit: m}'"
+        if recipe.classes:
+            yield "classes: regression has a target instead; leave them out"
+    elif recipe.target is not None:
+        yield f"target: this is for 'task: regression'; {recipe.task} has classes"
+    if recipe.pooling is not None and recipe.task != "change":
+        yield "pooling: this joins the two dates of 'task: change'; leave it out"
+
+
+def _file_specs(recipe: Recipe) -> dict[str, FileSpec]:
+    """Recipe key -> files that the task takes."""
+    images = {f"dataset.images.{name}": image for name, image in recipe.dataset.images.items()}
+    masks = recipe.dataset.masks if recipe.has_masks else None
+    return {**images, "dataset.masks": masks} if masks is not None else dict(images)
+
+
+def _unpaired_paths(recipe: Recipe) -> Iterator[str]:
+    """Paths that share no field, by which files could find each other."""
+    (first, one), *others = _file_specs(recipe).items()
+    for key, other in others:
+        if set(one.fields) & set(other.fields) - {"split", "class"}:
+            continue
+        odd, even = (one, other) if "id" in other.fields else (other, one)
+        own = next(field for field in odd.fields if field not in {"split", "class"})
+        near = nearest_word(own, even.fields)
+        yield (
+            f"{first if odd is one else key}.path: files find each other by the fields that their "
+            f"paths share; this has {_braced(odd.fields)}, {key if odd is one else first}.path has "
+            f"{_braced(even.fields)}" + (f", did you mean {{{near}}}?" if near else "")
+        )
+
+
+def _unknown_fields(recipe: Recipe) -> Iterator[str]:
+    split = recipe.dataset.split
+    if not isinstance(split, ListSplit):
+        return
+    known = {f for spec in _file_specs(recipe).values() for f in spec.fields}
+    for key, template in (("entry", split.entry), ("scene", split.scene)):
+        for field in template_fields(template or ""):
+            if field not in known:
+                near = nearest_word(field, known)
+                yield f"dataset.split.{key}: {{{field}}} is a field of no path" + (
+                    f", did you mean {{{near}}}?" if near else f"; there are {_braced(known)}"
+                )
+
+
+def _braced(fields: Iterable[str]) -> str:
+    return ", ".join(f"{{{field}}}" for field in fields)
+
+
+def _useless_mask_keys(recipe: Recipe) -> Iterator[str]:
+    masks = recipe.dataset.masks
+    if masks is None:
+        return
+    if masks.encoding == "colours" and masks.band != 1:
+        yield "dataset.masks.band: colours are read from the first three bands; leave it out"
+    if masks.encoding == "values" and masks.tolerance:
+        yield "dataset.masks.tolerance: this is for 'encoding: colours'; leave it out"
+    if recipe.task == "regression":
+        if masks.encoding == "colours":
+            yield "dataset.masks.encoding: regression takes values; leave it out"
+        if masks.unknown == "ignore":
+            yield "dataset.masks.unknown: regression takes any value; list others under 'ignore'"
+        if masks.scale == 0:
+            yield "dataset.masks.scale: 0 makes all values the same"
+    else:
+        for key in ("scale", "offset"):
+            if key in masks.model_fields_set and getattr(masks, key) != float(key == "scale"):
+                yield f"dataset.masks.{key}: this is for 'task: regression'; leave it out"
+
+
 def _unclear_values(recipe: Recipe) -> Iterator[str]:
     """What stands for two classes at once, or for none that a mask can hold."""
-    kind = "mask value" if recipe.task == "segmentation" else "folder"
-    taken: dict[int | str, str] = {}
+    folders = not recipe.has_masks
+    names = {"classification": "folder", "multilabel": "label"}
+    kind = names.get(recipe.task, "colour" if _by_colour(recipe) else "mask value")
+    taken: dict[float | str, str] = {}
     for index, values in enumerate(recipe.class_values):
         name, key = recipe.classes[index].name, f"classes.{index}.values"
+        if not values:
+            yield f"classes.{index}: {name} needs a colour, or values with its colours"
         for value in values:
-            if recipe.task == "segmentation" and isinstance(value, str):
-                yield f"{key}: masks hold whole numbers; {value!r} could only name a class folder"
+            if not folders:
+                yield from _not_in_a_mask(recipe, key, value)
             if taken.setdefault(value, name) != name:
                 yield f"{key}: the {kind} {value} stands for both {taken[value]} and {name}"
     for value in recipe.dataset.masks.ignore if recipe.dataset.masks else ():
-        if value in taken:
-            yield f"dataset.masks.ignore: the {kind} {value} already stands for {taken[value]}"
+        if not folders:
+            yield from _not_in_a_mask(recipe, "dataset.masks.ignore", value)
+        written = value.lower() if isinstance(value, str) else value
+        if written in taken:
+            yield f"dataset.masks.ignore: the {kind} {written} already stands for {taken[written]}"
+
+
+def _not_in_a_mask(recipe: Recipe, key: str, value: float | str) -> Iterator[str]:
+    if recipe.task == "regression":
+        if isinstance(value, str):
+            yield f"{key}: {value!r} is no number"
+    elif isinstance(value, float):
+        yield f"{key}: masks hold whole numbers, not {value:g}"
+    elif _by_colour(recipe):
+        try:
+            _check_colour(str(value))
+        except ValueError as error:
+            yield f"{key}: {error}"
+    elif isinstance(value, str):
+        yield (
+            f"{key}: masks hold whole numbers; {value!r} "
+            + (
+                "needs 'encoding: colours' in dataset.masks"
+                if value.startswith("#")
+                else "could only name a class folder"
+            )
+        )
 
 
 # --------------------------------------------------------------------------- files and lines
@@ -759,7 +1215,7 @@ def _located(problem: Mapping[str, Any]) -> tuple[tuple[str | int, ...], str]:
     return where, text
 
 
-_SPLITS = ("list", "scene", "fraction", "folder")
+_SPLITS = ("list", "scene", "fraction", "folder", "column")
 _UNION_TAG = re.compile(r"\[key\]|constrained-\w+|(literal|tuple|function-\w+)\[.*|str|int|float")
 
 
@@ -768,7 +1224,7 @@ def _user_path(loc: Sequence[str | int]) -> tuple[str | int, ...]:
     kept = [
         part
         for before, part in zip((None, *loc), loc, strict=False)
-        if before in {"images", "statistics"}
+        if before in {"images", "statistics", "views"}
         or (
             not (before == "split" and part in _SPLITS)
             and not (isinstance(part, str) and _UNION_TAG.fullmatch(part))
@@ -816,7 +1272,7 @@ def _instead(given: str, valid: Sequence[str]) -> str:
 
 _WORDS_FOR = {
     "missing": "this key is missing",
-    "union_tag_not_found": "'by' is missing; one of list, scene, fraction, folder",
+    "union_tag_not_found": "'by' is missing; one of list, scene, fraction, folder, column",
     "int_type": "should be a whole number",
     "int_parsing": "should be a whole number",
     "int_parsing_size": "should be a smaller number",
@@ -850,7 +1306,9 @@ def _keys_at(parents: Sequence[str | int]) -> list[str]:
         "dataset": DatasetSpec,
         "images": ImageSpec,
         "masks": MaskSpec,
+        "labels": LabelsSpec,
         "classes": ClassSpec,
+        "target": TargetSpec,
         "statistics": BandStatistics,
         "tile": TileSpec,
         "training": SpecialistSpec,
@@ -859,6 +1317,7 @@ def _keys_at(parents: Sequence[str | int]) -> list[str]:
         "scene": SceneSplit,
         "fraction": FractionSplit,
         "folder": FolderSplit,
+        "column": ColumnSplit,
     }
     found = next((spots[part] for part in reversed(parents) if part in spots), Recipe)
     return list(found.model_fields)

@@ -21,7 +21,6 @@ from eosfm_cli.data.datamodule import (
     build_datamodule,
     start_worker,
 )
-from eosfm_cli.data.statistics import with_statistics
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Silent
 
@@ -294,9 +293,9 @@ def test_datasets_travel_to_other_processes(root: Path) -> None:
     assert torch.equal(before["image"], after["image"])
 
 
-def test_statistics_are_needed(root: Path) -> None:
-    with pytest.raises(ValueError, match="statistics"):
-        module(root, statistics=None)
+def test_statistics_are_those_of_the_recipe_or_else_computed(root: Path) -> None:
+    assert module(root).recipe.statistics == folder_recipe().statistics
+    assert set(module(root, statistics=None).recipe.statistics) == {"red", "green", "blue"}
 
 
 # --------------------------------------------------------------------------- real data
@@ -321,7 +320,6 @@ def test_real_tiles_of_three_sensors(sample_data: Callable[[str], Path]) -> None
         classes=[{"name": str(v), "values": [v]} for v in (1, 2, 3, 4, 5, 6, 7, 9)],
         tile={"size": 64},
     )
-    recipe = with_statistics(recipe, None, Silent())
     data = build_datamodule(recipe, None, spec=recipe.training, progress=Silent())
     assert sum(data.sample_counts.values()) == 80
     images = torch.cat([batch["image"] for batch in data.train_dataloader()])[..., :56, :56]

@@ -9,10 +9,10 @@ import pytest
 import rasterio
 
 from eosfm_cli.bands import band_name
+from eosfm_cli.data.datamodule import build_datamodule
 from eosfm_cli.data.landscape import Cover
 from eosfm_cli.data.mini import make_mini, mapping_scene
 from eosfm_cli.data.sources import open_source
-from eosfm_cli.data.statistics import with_statistics
 from eosfm_cli.errors import OutputError
 from eosfm_cli.progress import Silent
 from eosfm_cli.recipe import load_recipe
@@ -33,11 +33,10 @@ def read(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("name", ["mini-rgb", "mini-s2", "mini-s1", "mini-landcover"])
 def test_its_recipes_open(data_root: Path, name: str) -> None:
-    source = open_source(load_recipe(name), data_root)
-    assert all(source.samples.values())
-    assert set(with_statistics(load_recipe(name), data_root, Silent()).statistics) == set(
-        load_recipe(name).bands
-    )
+    recipe = load_recipe(name)
+    data = build_datamodule(recipe, data_root, spec=recipe.training, progress=Silent())
+    assert all(data.source.samples.values())
+    assert set(data.recipe.statistics) == set(recipe.bands)
 
 
 def test_it_is_made_on_first_use_and_is_complete(tmp_path: Path, data_root: Path) -> None:

@@ -110,6 +110,14 @@ def test_overrides_lie_over_the_variant(load: Any) -> None:
     assert load(VARIANTS, name="mine-rgb").training.epochs == 3
 
 
+def test_colours_stand_for_classes(load: Any) -> None:
+    text = _with_masks("encoding: colours, ignore: ['#00000A']").replace(
+        "{name: land}", "{name: land, values: ['#00FF00', '#00ff01']}"
+    )
+    recipe = load(text)
+    assert recipe.class_values == (("#0000ff",), ("#00ff00", "#00ff01"))
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -124,6 +132,7 @@ def test_overrides_lie_over_the_variant(load: Any) -> None:
     [
         "{by: fraction, val: 0.2}",
         "{by: list, train: train.txt, val: [a, b], test: [c]}",
+        "{by: list, train: a, val: 0.2, test: c, entry: '{id}.tif', scene: '{id}', seed: 3}",
         "{by: scene, pattern: '^(..)', val: [x], test: 0.1}",
     ],
 )
@@ -157,6 +166,19 @@ def test_any_text_comes_back(load: Any, tmp_path: Path, title: str, names: list[
 def _swap(old: str, new: str) -> str:
     assert old in BASE
     return BASE.replace(old, new)
+
+
+def _with_masks(keys: str) -> str:
+    """The base with more keys of the masks, in line 11."""
+    return _swap(
+        "  masks:\n    path: masks/{id}.tif\n",
+        f"  masks: {{\n    path: 'masks/{{id}}.tif',\n    {keys}}}\n",
+    )
+
+
+def _by_list(keys: str) -> str:
+    """The base with lists, in line 11."""
+    return _swap("{by: fraction}", f"{{by: list, train: a, val: b, test: c, {keys}}}")
 
 
 _WRONG = {
@@ -248,7 +270,52 @@ _WRONG = {
     ),
     "gaps": (f"{BASE}tile: {{size: 64, stride: 65}}\n", END, "leaves gaps between tiles"),
     "no id": (_swap("images/{id}", "images/a"), 7, "a path needs {id}"),
-    "field": (_swap("images/{id}", "images/{idd}"), 7, "unknown field {idd}, did you mean {id}"),
+    "field": (_swap("images/{id}", "images/{idd}"), 7, "this has {idd}, .*did you mean {id}"),
+    "field of masks": (_swap("masks/{id}", "masks/{idd}"), 10, "this has {idd}, .*mean {id}"),
+    "brace": (_swap("images/{id}", "images/{id"), 7, "a brace that belongs to no field"),
+    "capitals": (_swap("images/{id}", "images/{ID}"), 7, "a word in small letters"),
+    "no alternative": (_swap("masks/{id}.tif", "[]"), 10, "path: should have at least 1, has 0"),
+    "alternative": (
+        _swap("masks/{id}.tif", "['a/{id}.tif', 'b.tif']"),
+        10,
+        "dataset.masks.path.1: a path needs {id}",
+    ),
+    "alternatives": (
+        _swap("masks/{id}.tif", "['{id}.tif', '{split}/{id}.tif']"),
+        10,
+        "alternatives have the same fields",
+    ),
+    "path": (_swap("masks/{id}.tif", "5"), 10, "dataset.masks.path: should be text"),
+    "encoding": (_with_masks("encoding: colors"), 11, "'colors' is .*did you mean 'colours'"),
+    "tolerance": (_with_masks("tolerance: 3"), 11, "tolerance: this is for 'encoding: colours'"),
+    "band of colours": (_with_masks("encoding: colours, band: 2"), 11, "band: colours are read"),
+    "no colour": (_with_masks("encoding: colours"), 15, "classes.1: land needs a colour"),
+    "colour of values": (
+        _with_masks("ignore: ['#000000']"),
+        11,
+        "'#000000' needs 'encoding: colours'",
+    ),
+    "value of colours": (
+        _with_masks("encoding: colours, ignore: [0]").replace("land", "land, colour: '#00ff00'"),
+        11,
+        "ignore: a colour is written '#rrggbb' .in quotes., not '0'",
+    ),
+    "two classes, one colour": (
+        _with_masks("encoding: colours").replace("land", "land, values: ['#0000fF']"),
+        15,
+        "the colour #0000ff stands for both water and land",
+    ),
+    "unknown": (_with_masks("unknown: skip"), 11, "'skip' is not known; known: error, ignore"),
+    "entry": (_by_list("entry: '{idd}.tif'"), 11, "entry: {idd} is a field of no path, .*{id}"),
+    "odd entry": (_by_list("entry: '{id:3}'"), 11, "entry: '{id:3}' has a brace"),
+    "scene": (_by_list("scene: '{id}'"), 11, "val is a list"),
+    "scene's field": (
+        _by_list("scene: '{zzz}'").replace("val: b", "val: 0.5"),
+        11,
+        "scene: {zzz} is a field of no path; there are {id}",
+    ),
+    "share of a list": (_by_list("").replace("val: b", "val: 1.5"), 11, "val: .* less than 1"),
+    "absent": (_by_list("absent: skipp"), 11, "'skipp' is not known, did you mean 'skip'"),
     "absolute": (_swap("images/{id}", "/images/{id}"), 7, "relative to the dataset's root"),
     "outside": (_swap("images/{id}", "../{id}"), 7, "stays inside it"),
     "pattern": (_swap("by: fraction", "by: scene, pattern: '['"), 11, "no regular expression"),

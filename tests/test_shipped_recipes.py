@@ -27,3 +27,10 @@ def test_the_demos_recipes_are_there() -> None:
     assert {"mini", "mini-rgb", "mini-s2", "mini-s1", "mini-landcover"} <= set(recipe_names())
     assert load_recipe("mini").bands == load_recipe("mini-s2").bands
     assert len(load_recipe("mini-landcover").bands) == 15
+
+
+def test_the_published_datasets_are_there() -> None:
+    variants = {"potsdam", "potsdam-rgb", "potsdam-irrg", "sen12ms"}
+    variants |= {f"sen12ms-{bands}" for bands in ("all", "rgb", "s1", "s2")}
+    assert variants <= set(recipe_names())
+    assert load_recipe("potsdam-irrg").bands == ("nir", "red", "green")

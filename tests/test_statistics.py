@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 from rasters import folder_recipe, write_sample, write_tif
 
-from eosfm_cli.data.statistics import with_statistics
+from eosfm_cli.data.datamodule import build_datamodule
+from eosfm_cli.data.sources import open_source
+from eosfm_cli.data.statistics import compute_statistics
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Silent
 from eosfm_cli.recipe import Recipe
+
+
+def with_statistics(recipe: Recipe, data_root: Path | None) -> Recipe:
+    data = build_datamodule(recipe, data_root, spec=recipe.training, progress=Silent())
+    return data.recipe
 
 
 def recipe_of_two() -> Recipe:
@@ -35,7 +42,7 @@ def test_they_equal_numpys_with_nodata_left_out(root: Path) -> None:
     second[2] = np.inf
     write_tif(root / "images/a.tif", first, nodata=-9999)
     write_tif(root / "images/d.tif", second)
-    found = with_statistics(recipe_of_two(), root.parent, Silent()).statistics
+    found = with_statistics(recipe_of_two(), root.parent).statistics
     for i, band in enumerate(("red", "green", "blue")):
         values = np.concatenate([first[i].ravel(), second[i].ravel()]).astype(np.float64)
         values = values[np.isfinite(values) & (values != -9999)]
@@ -48,21 +55,21 @@ def test_images_larger_than_a_window_count_each_pixel_once(root: Path) -> None:
     pixels[:, :20] = 200
     write_tif(root / "images/a.tif", pixels)
     write_tif(root / "masks/a.tif", np.zeros((1030, 1100), np.uint8))
-    found = with_statistics(folder_recipe(statistics=None), root.parent, Silent()).statistics
+    found = with_statistics(folder_recipe(statistics=None), root.parent).statistics
     assert found["blue"].mean == pytest.approx(pixels[2].mean(), rel=1e-9)
     assert found["blue"].std == pytest.approx(pixels[2].std(), rel=1e-9)
 
 
 def test_only_the_training_split_counts(root: Path) -> None:
-    before = with_statistics(recipe_of_two(), root.parent, Silent()).statistics
+    before = with_statistics(recipe_of_two(), root.parent).statistics
     write_tif(root / "images/b.tif", np.full((3, 36, 33), 1e6, np.float32))
-    assert with_statistics(recipe_of_two(), root.parent, Silent()).statistics == before
+    assert with_statistics(recipe_of_two(), root.parent).statistics == before
 
 
 def test_a_constant_band_is_left_at_its_scale(root: Path) -> None:
     for name in "ad":
         write_tif(root / f"images/{name}.tif", np.full((3, 36, 33), 0.1, np.float32))
-    found = with_statistics(recipe_of_two(), root.parent, Silent()).statistics
+    found = with_statistics(recipe_of_two(), root.parent).statistics
     assert found["red"].std == 1
 
 
@@ -70,9 +77,38 @@ def test_a_band_without_a_valid_pixel(root: Path) -> None:
     for name in "ad":
         write_tif(root / f"images/{name}.tif", np.full((3, 36, 33), np.nan, np.float32))
     with pytest.raises(DataError, match="red has no valid pixel"):
-        with_statistics(recipe_of_two(), root.parent, Silent())
+        with_statistics(recipe_of_two(), root.parent)
 
 
 def test_statistics_that_are_there_stay(root: Path) -> None:
     recipe = folder_recipe()
-    assert with_statistics(recipe, root.parent, Silent()) is recipe
+    assert with_statistics(recipe, root.parent) is recipe
+
+
+class Listener(Silent):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_of_many_windows_a_spread_choice_is_read(tmp_path: Path) -> None:
+    names = [f"{i:02d}" for i in range(30)]
+    for i, name in enumerate(names):
+        write_tif(tmp_path / f"data/images/{name}.tif", np.full((3, 4, 4), i, np.float32))
+        write_tif(tmp_path / f"data/masks/{name}.tif", np.zeros((4, 4), np.uint8))
+    split = {"by": "list", "train": names[:28], "val": names[28:29], "test": names[29:]}
+    recipe = folder_recipe(dataset={"split": split}, statistics=None)
+    train = open_source(recipe, tmp_path).samples["train"]
+    listener = Listener()
+    found = compute_statistics(train, recipe, listener, most_windows=14)
+    assert listener.said == ["statistics from 14 of 28 windows of the training split"]
+    assert compute_statistics(train, recipe, Silent(), most_windows=14) == found
+    # One of each two neighbours: the mean cannot be far off.
+    assert found["red"].mean == pytest.approx(13.5, abs=0.5)
+    every = compute_statistics(train, recipe, listener, most_windows=28)
+    assert every["red"].mean == pytest.approx(13.5, rel=1e-12)
+    assert len(listener.said) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler, default_collate
 from eosfm_cli.data.folder import FolderSource
 from eosfm_cli.data.sources import open_source
 from eosfm_cli.data.splits import SPLIT_NAMES, SplitName
+from eosfm_cli.data.statistics import compute_statistics, target_mean
 from eosfm_cli.data.tiles import TileDataset
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress
@@ -104,6 +106,7 @@ class TileDataModule(LightningDataModule):
     def __init__(self, source: FolderSource, recipe: Recipe, spec: TrainingSpec) -> None:
         super().__init__()
         self.source = source
+        self.recipe = recipe
         self._spec = spec
         self._datasets: dict[SplitName, TileDataset] = {
             name: TileDataset(source.samples[name], recipe, split=name, spec=spec)
@@ -113,6 +116,13 @@ class TileDataModule(LightningDataModule):
     def dataset(self, split: SplitName) -> TileDataset:
         """The tiles of a split, one at a time."""
         return self._datasets[split]
+
+    @cached_property
+    def target_mean(self) -> float | None:
+        """About the mean of a regression's target over the training split; of others `None`."""
+        if self.recipe.task != "regression":
+            return None
+        return target_mean(self.source.samples["train"], self.recipe)
 
     @property
     def sample_counts(self) -> dict[SplitName, int]:
@@ -164,7 +174,8 @@ def build_datamodule(
     """Open a recipe's data as train, validation and test tiles.
 
     Args:
-        recipe: With statistics.
+        recipe: Statistics that it does not have are computed from its training split; those used
+            are in the datamodule's `recipe`.
         data_root: The folder of all datasets; see `resolve_root`.
         spec: `recipe.training` or `recipe.fit`.
         progress: Told about making and checking the data.
@@ -172,6 +183,8 @@ def build_datamodule(
     Raises:
         DataError: The dataset is missing, half there, or not as the recipe says.
     """
+    source = open_source(recipe, data_root, progress)
     if recipe.statistics is None:
-        raise ValueError("build_datamodule needs a recipe with statistics; see with_statistics")
-    return TileDataModule(open_source(recipe, data_root, progress), recipe, spec)
+        found = compute_statistics(source.samples["train"], recipe, progress)
+        recipe = recipe.with_statistics(found)
+    return TileDataModule(source, recipe, spec)

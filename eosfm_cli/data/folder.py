@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from eosfm_cli.bands import nearest_word
-from eosfm_cli.data.labels import folder_classes
-from eosfm_cli.data.reader import Header, plain_images_allowed, read_header
-from eosfm_cli.data.splits import SPLIT_NAMES, Key, SplitName, few, split_keys
-from eosfm_cli.data.templates import Found, field_names, find_files
+from eosfm_cli.data.archives import unpack_advice
+from eosfm_cli.data.headers import read_headers
+from eosfm_cli.data.labels import named_classes
+from eosfm_cli.data.pairing import MASKS, Files, lacking, pair_files, used_files, used_images
+from eosfm_cli.data.reader import Header
+from eosfm_cli.data.splits import (
+    SPLIT_NAMES,
+    Absent,
+    Key,
+    SplitName,
+    few,
+    refuse_empty,
+    split_keys,
+)
+from eosfm_cli.data.table import Table, check_rows, read_table
+from eosfm_cli.data.templates import read_fields
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress
-from eosfm_cli.recipe import Recipe
-
-MASKS = "masks"
-_READERS = 8
-"""Threads that open headers: on network file systems opening is all waiting."""
+from eosfm_cli.recipe import ColumnSplit, ListSplit, Recipe, Split, fill_template
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,8 @@ class Sample:
     images: tuple[Path, ...]
     """One per image source used, in the recipe's order; all of one size."""
     mask: Path | None
-    label: int | None
-    """Class index; `None` where a mask says it."""
+    label: int | tuple[int, ...] | None
+    """Class index, or the indices of several classes; `None` where a mask says it."""
     height: int
     width: int
 
@@ -44,14 +51,17 @@ class FolderSource:
     samples: Mapping[SplitName, tuple[Sample, ...]]
 
 
-Files = dict[str, Path]
-"""Image source, or `MASKS` -> its file of one sample."""
+Division = dict[SplitName, list[Key]]
+"""The samples of each split."""
 
-
-def used_images(recipe: Recipe) -> tuple[str, ...]:
-    """The image sources that hold bands the recipe uses."""
-    wanted = set(recipe.bands)
-    return tuple(key for key, image in recipe.dataset.images.items() if wanted & set(image.bands))
+_SKIP = (
+    "Complete the download, take them out of the lists, or go on without them: "
+    "--set dataset.split.absent=skip"
+)
+_TIDY = (
+    "Complete the download, move what has no partner out of the folder, or name the samples to use "
+    "with 'split: {by: list}'."
+)
 
 
 def read_folder(recipe: Recipe, root: Path, progress: Progress) -> FolderSource:
@@ -66,13 +76,16 @@ def read_folder(recipe: Recipe, root: Path, progress: Progress) -> FolderSource:
     Raises:
         DataError: Files are missing, unmatched, damaged or not as the recipe says.
     """
-    rows = _paired({name: _listing(root, *item) for name, *item in _templates(recipe)}, root)
-    keys = split_keys(rows, recipe.dataset.split, root)
-    _refuse_incomplete(rows, [key for name in SPLIT_NAMES for key in keys[name]], recipe)
+    rows = pair_files(recipe, root, progress)
+    table = read_table(recipe, root)
+    keys = _divided(rows, recipe, table, root, progress)
+    keys = _complete(rows, keys, recipe, root, progress)
     _tell_unused(rows, keys, progress)
-    labels = _labels(recipe, [key for name in SPLIT_NAMES for key in keys[name]], root)
-    headers = _headers(rows, keys, progress)
+    labels = _labels(recipe, _all(keys), table, root)
+    paths = [path for key in _all(keys) for path in rows[key].values()]
+    headers = read_headers(paths, root, progress)
     _check_all(recipe, rows, keys, headers, progress)
+    _tell_unlisted_labels(recipe, progress)
     return FolderSource(
         root,
         {
@@ -82,126 +95,152 @@ def read_folder(recipe: Recipe, root: Path, progress: Progress) -> FolderSource:
     )
 
 
-def _sample(key: Key, files: Files, label: int | None, headers: Mapping[Path, Header]) -> Sample:
+def _divided(
+    rows: Mapping[Key, Files], recipe: Recipe, table: Table | None, root: Path, progress: Progress
+) -> Division:
+    """The samples of each split, each with its row where there is a table."""
+    split, absent = recipe.dataset.split, _absent(recipe, root, progress)
+    partial, everybody = _goes_on(split), sorted(rows)
+    if table is not None and isinstance(split, ColumnSplit):
+        check_rows(table, everybody, everybody, partial=partial)
+    keys = split_keys(rows, split, root, absent, column=table.splits if table else None)
+    if table is not None and not isinstance(split, ColumnSplit):
+        check_rows(table, everybody, _all(keys), partial=partial)
+    return keys
+
+
+def _goes_on(split: Split) -> bool:
+    """Whether listed samples may lack their files."""
+    return isinstance(split, ListSplit | ColumnSplit) and split.absent == "skip"
+
+
+def _all(keys: Division) -> list[Key]:
+    return [key for name in SPLIT_NAMES for key in keys[name]]
+
+
+def _sample(
+    key: Key,
+    files: Files,
+    label: int | tuple[int, ...] | None,
+    headers: Mapping[Path, Header],
+) -> Sample:
     images = tuple(path for name, path in files.items() if name != MASKS)
     size = headers[images[0]]
     return Sample(key.id, images, files.get(MASKS), label, size.height, size.width)
 
 
-# --------------------------------------------------------------------------- finding
+# --------------------------------------------------------------------------- what is not there
 
 
-def _templates(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    for name in used_images(recipe):
-        yield name, recipe.dataset.images[name].path
-    if recipe.task == "segmentation" and recipe.dataset.masks is not None:
-        yield MASKS, recipe.dataset.masks.path
+def _absent(recipe: Recipe, root: Path, progress: Progress) -> Absent:
+    """What to do about listed samples of which there is no file."""
 
-
-def _listing(root: Path, template: str) -> tuple[frozenset[str], list[Found]]:
-    try:
-        files = find_files(root, template)
-    except OSError as error:
-        raise DataError(
-            f"Cannot read {error.filename}: {error.strerror}.", hint="Check its permissions."
-        ) from None
-    if not files:
-        raise DataError(
-            f"No file in {root} is named as the recipe says: {template}\n"
-            f"found there: {contents(root)}",
-            hint="Compare the folder with dataset.images and dataset.masks in the recipe; "
-            "--data-root says where the datasets are.",
-        )
-    return field_names(template), files
-
-
-def contents(folder: Path) -> str:
-    """What is in a folder, shortened to a line."""
-    names = sorted(f"{p.name}/" if p.is_dir() else p.name for p in folder.iterdir())
-    return few(names, 8) or "nothing"
-
-
-# --------------------------------------------------------------------------- pairing
-
-
-def _paired(
-    listings: Mapping[str, tuple[frozenset[str], list[Found]]], root: Path
-) -> dict[Key, Files]:
-    """Files that belong together, by the fields that their paths have in common.
-
-    A file that matches none of the first source gets a row of its own, incomplete.
-    """
-    (first, (fields, files)), *others = listings.items()
-    rows: dict[Key, Files] = {_key(found): {first: found.path} for found in files}
-    for name, (other_fields, other_files) in others:
-        shared = tuple(sorted(fields & other_fields))
-        partners = _unique(files, shared, root)
-        for common, found in _unique(other_files, shared, root).items():
-            partner = partners.get(common)
-            rows.setdefault(_key(partner or found), {})[name] = found.path
-    return rows
-
-
-def _unique(
-    files: Iterable[Found], shared: tuple[str, ...], root: Path
-) -> dict[tuple[str, ...], Found]:
-    """Files by the fields that they share with others."""
-    found: dict[tuple[str, ...], Found] = {}
-    for file in files:
-        twin = found.setdefault(file.values(shared), file)
-        if twin is not file:
-            raise DataError(
-                f"{file.path.relative_to(root)} and {twin.path.relative_to(root)} cannot be told "
-                f"apart by {' and '.join(shared)}.",
-                hint="Put {split} or {class} into all paths of the recipe, or rename the files.",
+    def tell(entries: Sequence[str], listed: int) -> None:
+        if _goes_on(recipe.dataset.split):
+            progress.warn(
+                f"{len(entries)} of {listed} listed samples are not on disk and are left out: "
+                f"{few(entries)}."
             )
-    return found
-
-
-def _key(found: Found) -> Key:
-    fields = found.fields
-    return Key(fields.get("split", ""), fields.get("class", ""), fields["id"])
-
-
-def _refuse_incomplete(rows: Mapping[Key, Files], keys: Iterable[Key], recipe: Recipe) -> None:
-    templates = dict(_templates(recipe))
-    lacking = []
-    for key in keys:
-        missing = [_path(templates[name], key) for name in templates if name not in rows[key]]
-        lacking += [f"  {key.id} lacks {', '.join(missing)}"] if missing else []
-    if lacking:
-        more = [f"  and {len(lacking) - 5} more"] if len(lacking) > 5 else []
+            return
+        wanted = _expected(entries, recipe)
         raise DataError(
-            "\n".join([f"{len(lacking)} samples are incomplete:", *lacking[:5], *more]),
-            hint="Complete the download, move what has no partner out of the folder, or name the "
-            "samples to use with 'split: {by: list}'.",
+            "\n".join(
+                [
+                    f"{len(entries)} of {listed} listed samples are not on disk: {few(entries)}.",
+                    *_absent_folders(wanted, root),
+                ]
+            ),
+            hint=unpack_advice(root, wanted) or _SKIP,
         )
 
-
-def _path(template: str, key: Key) -> str:
-    """The path that a sample's file should have; fields that are not known stay as they are."""
-    known = {"{split}": key.split, "{class}": key.class_name, "{id}": key.id}
-    for field, value in known.items():
-        template = template.replace(field, value or field)
-    return template
+    return tell
 
 
-def _tell_unused(
-    rows: Mapping[Key, Files], keys: Mapping[SplitName, list[Key]], progress: Progress
-) -> None:
-    used = {key for name in SPLIT_NAMES for key in keys[name]}
+def _expected(entries: Iterable[str], recipe: Recipe) -> list[str]:
+    """Where the first file of each listed sample should be, as far as its entry tells."""
+    template = next(iter(used_files(recipe).values())).paths[0]
+    entry = getattr(recipe.dataset.split, "entry", None)
+    found = (_fields_of(text, entry) for text in entries)
+    return [fill_template(template, fields) for fields in found if fields]
+
+
+def _fields_of(text: str, entry: str | None) -> dict[str, str] | None:
+    path = PurePosixPath(text)
+    if entry is None:
+        return {"id": path.stem}
+    return read_fields(entry, text) or read_fields(entry, path.name)
+
+
+def _absent_folders(wanted: Iterable[str], root: Path) -> list[str]:
+    """Lines for the folders at the root that are missing, with how many samples need each."""
+    tops = Counter(path.split("/")[0] for path in wanted if "/" in path)
+    missing = {
+        top: count
+        for top, count in sorted(tops.items())
+        if "{" not in top and not (root / top).is_dir()
+    }
+    return [f"  {top}/ is not there: {count} samples" for top, count in missing.items()]
+
+
+def _complete(
+    rows: Mapping[Key, Files], keys: Division, recipe: Recipe, root: Path, progress: Progress
+) -> Division:
+    """The division, once it is clear that no sample lacks a file; or without those that do."""
+    specs, split = used_files(recipe), recipe.dataset.split
+    lacks = {key: paths for key in _all(keys) if (paths := lacking(rows[key], key, specs))}
+    if not lacks:
+        return keys
+    if not _goes_on(split):
+        raise _incomplete(lacks, split, root)
+    progress.warn(
+        f"{len(lacks)} listed samples lack a file and are left out: "
+        f"{few([f'{key.id} ({paths[0][0]})' for key, paths in lacks.items()], 3)}."
+    )
+    kept = {name: [key for key in keys[name] if key not in lacks] for name in SPLIT_NAMES}
+    refuse_empty(kept, split, len(rows))
+    return kept
+
+
+def _incomplete(lacks: Mapping[Key, list[tuple[str, ...]]], split: Split, root: Path) -> DataError:
+    lines = [
+        f"  {key.id} lacks {', '.join(' or '.join(paths) for paths in files)}"
+        for key, files in lacks.items()
+    ]
+    more = [f"  and {len(lines) - 5} more"] if len(lines) > 5 else []
+    wanted = (path for files in lacks.values() for paths in files for path in paths)
+    return DataError(
+        "\n".join([f"{len(lacks)} samples are incomplete:", *lines[:5], *more]),
+        hint=unpack_advice(root, wanted)
+        or (_SKIP if isinstance(split, ListSplit | ColumnSplit) else _TIDY),
+    )
+
+
+def _tell_unused(rows: Mapping[Key, Files], keys: Division, progress: Progress) -> None:
+    used = set(_all(keys))
     unused = sorted(key.id for key in rows if key not in used)
     if unused:
         progress.warn(f"{len(unused)} samples on disk are in no split: {few(unused)}.")
 
 
+def _tell_unlisted_labels(recipe: Recipe, progress: Progress) -> None:
+    masks = recipe.dataset.masks
+    if recipe.has_masks and masks is not None and masks.unknown == "ignore":
+        progress.say("labels that no class lists count as without label (dataset.masks.unknown)")
+
+
 # --------------------------------------------------------------------------- labels
 
 
-def _labels(recipe: Recipe, keys: Iterable[Key], root: Path) -> dict[Key, int]:
-    if recipe.task != "classification":
-        return {}
-    classes = folder_classes(recipe)
+def _labels(
+    recipe: Recipe, keys: Sequence[Key], table: Table | None, root: Path
+) -> Mapping[Key, int | tuple[int, ...]]:
+    if recipe.task == "multilabel" and table is not None:
+        return {key: table.labels[row] for key, row in table.row_of(keys).items()}
+    return _folder_labels(recipe, keys, root) if recipe.task == "classification" else {}
+
+
+def _folder_labels(recipe: Recipe, keys: Iterable[Key], root: Path) -> dict[Key, int]:
+    classes = named_classes(recipe)
     counts = Counter(key.class_name for key in keys)
     unknown = sorted(set(counts) - set(classes))
     if unknown:
@@ -215,34 +254,18 @@ def _labels(recipe: Recipe, keys: Iterable[Key], root: Path) -> dict[Key, int]:
     return {key: classes[key.class_name] for key in keys}
 
 
-# --------------------------------------------------------------------------- headers
-
-
-def _headers(
-    rows: Mapping[Key, Files], keys: Mapping[SplitName, list[Key]], progress: Progress
-) -> dict[Path, Header]:
-    paths = [path for name in SPLIT_NAMES for key in keys[name] for path in rows[key].values()]
-    with (
-        plain_images_allowed(),
-        ThreadPoolExecutor(_READERS) as pool,
-        progress.step("Checking files", len(paths)) as step,
-    ):
-        headers = {}
-        for path, header in zip(paths, pool.map(read_header, paths), strict=True):
-            headers[path] = header
-            step.advance()
-    return headers
+# --------------------------------------------------------------------------- checks
 
 
 def _check_all(
     recipe: Recipe,
     rows: Mapping[Key, Files],
-    keys: Mapping[SplitName, list[Key]],
+    keys: Division,
     headers: Mapping[Path, Header],
     progress: Progress,
 ) -> None:
     shadowed: dict[int, list[Path]] = defaultdict(list)
-    for key in (key for name in SPLIT_NAMES for key in keys[name]):
+    for key in _all(keys):
         files = rows[key]
         _check_sizes(files, headers)
         for name in used_images(recipe):
@@ -287,15 +310,27 @@ def _refuse_complex(path: Path, header: Header) -> None:
 def _check_mask(
     recipe: Recipe, path: Path, header: Header, shadowed: dict[int, list[Path]]
 ) -> None:
-    """Check that the label band is there; note classes that are also nodata."""
-    band = recipe.dataset.masks.band
-    if band > header.count:
+    """Check that the labels are there; note classes that are also nodata."""
+    masks = recipe.dataset.masks
+    _refuse_complex(path, header)
+    if masks.encoding == "colours":
+        _check_colours(path, header)
+        return
+    if masks.band > header.count:
         raise DataError(
-            f"{path} has {header.count} bands; the recipe takes labels from band {band}.",
+            f"{path} has {header.count} bands; the recipe takes labels from band {masks.band}.",
             hint="Change dataset.masks.band in the recipe.",
         )
-    _refuse_complex(path, header)
-    nodata = header.nodata[band - 1]
+    nodata = header.nodata[masks.band - 1]
     classes = dict(enumerate(recipe.classes))
     if nodata in classes and classes[nodata].values is None:
         shadowed[int(nodata)].append(path)
+
+
+def _check_colours(path: Path, header: Header) -> None:
+    if header.count < 3 or set(header.dtypes[:3]) != {"uint8"}:
+        raise DataError(
+            f"{path} has {header.count} bands of {', '.join(sorted(set(header.dtypes)))}; label "
+            "colours are read from three bands of uint8.",
+            hint="Where a band holds class numbers, set 'encoding: values' in dataset.masks.",
+        )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -59,13 +60,17 @@ class RasterReader:
         """Travel to another process without open files."""
         return {**self.__dict__, "_open": OrderedDict()}
 
-    def read(self, path: Path, bands: Sequence[int], tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+    def read(
+        self, path: Path, bands: Sequence[int], tile: Tile, *, alpha_is_data: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Read some bands of a window.
 
         Args:
             path: The raster.
             bands: Bands of the file, counted from 1.
             tile: A window inside the raster.
+            alpha_is_data: Do not take a band that the file calls alpha for opacity: four-band
+                aerial images often call their infrared so.
 
         Returns:
             Values `(c, h, w)` in the file's own type, and where they are valid: neither nodata
@@ -76,11 +81,15 @@ class RasterReader:
         """
         window = Window(tile.col, tile.row, tile.width, tile.height)
         with _errors_of(path):
-            pixels = self._file(path).read(list(bands), window=window, masked=True)
+            raster = self._file(path)
+            opacity = any(MaskFlags.alpha in flags for flags in raster.mask_flag_enums)
+            masked = not (opacity and alpha_is_data)
+            pixels = raster.read(list(bands), window=window, masked=masked)
         valid = ~np.ma.getmaskarray(pixels)
-        if np.issubdtype(pixels.dtype, np.floating):
-            valid &= np.isfinite(pixels.data)
-        return pixels.data, valid
+        values = np.ma.getdata(pixels)
+        if np.issubdtype(values.dtype, np.floating):
+            valid &= np.isfinite(values)
+        return values, valid
 
     def _file(self, path: Path) -> rasterio.DatasetReader:
         if self._process != os.getpid():

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from eosfm_cli.data.folder import FolderSource, contents, read_folder
+from eosfm_cli.data.archives import packed
+from eosfm_cli.data.folder import FolderSource, read_folder
 from eosfm_cli.data.mini import make_mini
+from eosfm_cli.data.pairing import contents, used_files
+from eosfm_cli.data.splits import few
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.recipe import Recipe
@@ -52,11 +55,10 @@ def open_source(
 
 def _missing(recipe: Recipe, root: Path) -> DataError:
     dataset = recipe.dataset
-    paths = [image.path for image in dataset.images.values()]
-    paths += [dataset.masks.path] if dataset.masks else []
     facts = {
-        "expected": ", ".join(paths),
+        "expected": ", ".join(" or ".join(spec.paths) for spec in used_files(recipe).values()),
         "found": _found_instead(root),
+        "not unpacked": few(packed(root.parent, [f"{root.name}/"], others=False)),
         "get it": dataset.download,
         "homepage": dataset.homepage,
         "size": dataset.size,

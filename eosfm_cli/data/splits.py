@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, TypeVar
 
 from eosfm_cli.errors import DataError
-from eosfm_cli.recipe import FolderSplit, FractionSplit, ListSplit, SceneSplit, Split
+from eosfm_cli.recipe import (
+    ColumnSplit,
+    FolderSplit,
+    FractionSplit,
+    ListSplit,
+    SceneSplit,
+    Split,
+    fill_template,
+)
 
 SplitName = Literal["train", "val", "test"]
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
@@ -23,38 +32,76 @@ class Key(NamedTuple):
     split: str
     class_name: str
     id: str
+    others: tuple[tuple[str, str], ...] = ()
+    """Further fields of the paths, by name."""
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """What the fields of a path stand for; those that are not known are left out."""
+        own = {"split": self.split, "class": self.class_name, "id": self.id}
+        return {name: text for name, text in own.items() if text} | dict(self.others)
 
 
-def split_keys(keys: Iterable[Key], split: Split, root: Path) -> dict[SplitName, list[Key]]:
+Absent = Callable[[Sequence[str], int], None]
+"""Told the listed entries that no sample on disk answers to, and how many are listed."""
+
+
+def split_keys(
+    keys: Iterable[Key],
+    split: Split,
+    root: Path,
+    absent: Absent,
+    *,
+    column: Mapping[str, SplitName] | None = None,
+) -> dict[SplitName, list[Key]]:
     """Assign samples to splits; the same ones on every machine and in every run.
 
     Args:
         keys: All samples, in any order.
         split: How the recipe divides them.
         root: Where text files with lists are.
+        absent: Told what lists name and is not there.
+        column: What a table says of each row that is in a split.
 
     Returns:
-        The samples of each split, sorted. Samples that a list or folder split does not name are
-        in none.
+        The samples of each split, sorted. Samples that a list, column or folder split does not
+        name are in none.
 
     Raises:
         DataError: A split is empty, splits overlap, or a split names what is not there.
     """
     ordered = sorted(keys)
-    found = _assigned(ordered, split, root)
-    for name in SPLIT_NAMES:
-        if not found[name]:
-            raise DataError(
-                f"The {name} split is empty: {_reason(split, name)} ({len(ordered)} samples).",
-                hint="Change dataset.split in the recipe, or add data.",
-            )
+    found = _assigned(ordered, split, root, absent, column or {})
+    refuse_empty(found, split, len(ordered))
     return found
 
 
-def _assigned(keys: Sequence[Key], split: Split, root: Path) -> dict[SplitName, list[Key]]:
+def refuse_empty(found: Mapping[SplitName, Sequence[Key]], split: Split, count: int) -> None:
+    """Refuse a split of samples that leaves nothing to train on, to validate or to test.
+
+    Raises:
+        DataError: A split is empty.
+    """
+    for name in SPLIT_NAMES:
+        if not found[name]:
+            raise DataError(
+                f"The {name} split is empty: {_reason(split, name)} ({count} samples on disk).",
+                hint="Change dataset.split in the recipe, or add data.",
+            )
+
+
+def _assigned(
+    keys: Sequence[Key],
+    split: Split,
+    root: Path,
+    absent: Absent,
+    column: Mapping[str, SplitName],
+) -> dict[SplitName, list[Key]]:
     match split:
+        case ColumnSplit():
+            return _owned(keys, _owners(_answering(keys, None), column, absent))
         case ListSplit():
-            return _by_list(keys, read_lists(split, root))
+            return _by_list(keys, split, root, absent)
         case SceneSplit():
             return _by_scene(keys, split)
         case FractionSplit():
@@ -74,7 +121,9 @@ def _sorted_out(keys: Iterable[Key], held_out: Mapping[Key, str]) -> dict[SplitN
 def _reason(split: Split, name: str) -> str:
     match split:
         case ListSplit():
-            return f"its list (dataset.split.{name}) names nothing"
+            return f"dataset.split.{name} leaves nothing for it"
+        case ColumnSplit():
+            return f"no row with files has {getattr(split, name)!r} in the column {split.column!r}"
         case FolderSplit():
             return f"the folder {getattr(split, name)!r} holds nothing"
         case SceneSplit():
@@ -86,6 +135,37 @@ def _reason(split: Split, name: str) -> str:
 # --------------------------------------------------------------------------- lists
 
 
+def _by_list(
+    keys: Sequence[Key], split: ListSplit, root: Path, absent: Absent
+) -> dict[SplitName, list[Key]]:
+    found = _owned(keys, _owners(_answering(keys, split.entry), read_lists(split, root), absent))
+    if isinstance(split.val, float):
+        found["val"] = _drawn_scenes(found["train"], split, split.val)
+        held_out = set(found["val"])
+        found["train"] = [key for key in found["train"] if key not in held_out]
+    return found
+
+
+def _owned(keys: Iterable[Key], owner: Mapping[Key, SplitName]) -> dict[SplitName, list[Key]]:
+    """The samples of each split, those that none owns left out."""
+    found: dict[SplitName, list[Key]] = {name: [] for name in SPLIT_NAMES}
+    for key in keys:
+        if key in owner:
+            found[owner[key]].append(key)
+    return found
+
+
+def _drawn_scenes(keys: Sequence[Key], split: ListSplit, share: float) -> list[Key]:
+    """The samples of a share of the scenes that lists leave together."""
+    scene_of = {
+        key: key.id if split.scene is None else fill_template(split.scene, key.fields)
+        for key in keys
+    }
+    drawn, _ = draw(sorted(set(scene_of.values())), share, (), split.seed)
+    chosen = set(drawn)
+    return [key for key in keys if scene_of[key] in chosen]
+
+
 def read_lists(split: ListSplit, root: Path) -> dict[str, SplitName]:
     """Which split each listed entry belongs to.
 
@@ -94,13 +174,18 @@ def read_lists(split: ListSplit, root: Path) -> dict[str, SplitName]:
     """
     owner: dict[str, SplitName] = {}
     for name in SPLIT_NAMES:
-        for entry in _entries(getattr(split, name), root):
+        given = getattr(split, name)
+        for entry in () if isinstance(given, float) else _entries(given, root):
             if owner.setdefault(entry, name) != name:
-                raise DataError(
-                    f"Splits overlap: {entry!r} stands in both {owner[entry]} and {name}.",
-                    hint=f"Take it out of one of dataset.split.{owner[entry]} and .{name}.",
-                )
+                raise _overlap(repr(entry), owner[entry], name)
     return owner
+
+
+def _overlap(what: str, one: SplitName, other: SplitName) -> DataError:
+    return DataError(
+        f"Splits overlap: {what} stands in both {one} and {other}.",
+        hint=f"Take it out of one of dataset.split.{one} and .{other}.",
+    )
 
 
 def _entries(given: str | tuple[str, ...], root: Path) -> list[str]:
@@ -113,45 +198,40 @@ def _entries(given: str | tuple[str, ...], root: Path) -> list[str]:
         reason = getattr(error, "strerror", None) or "it is no text file"
         raise DataError(
             f"Cannot read the split list {path}: {reason}.",
-            hint="dataset.split names text files relative to the dataset's root, one id per line.",
+            hint="dataset.split names text files relative to the dataset's root, one sample per "
+            "line.",
         ) from None
     stripped = (line.strip() for line in lines)
     return [line for line in stripped if line and not line.startswith("#")]
 
 
-def by_id(owner: Mapping[str, SplitName], ids: Iterable[str]) -> dict[str, SplitName]:
-    """Lists keyed by id: an entry may also be a file name or path, as official lists often are.
-
-    Raises:
-        DataError: An entry names nothing on disk, or two entries of different splits one id.
-    """
-    known = set(ids)
-    owner_of_id: dict[str, SplitName] = {}
-    missing = []
-    for entry, name in owner.items():
-        identifier = entry if entry in known else PurePosixPath(entry).stem
-        if identifier not in known:
-            missing.append(entry)
-        elif owner_of_id.setdefault(identifier, name) != name:
-            raise DataError(
-                f"Splits overlap: {identifier!r} is in {owner_of_id[identifier]} and in {name}.",
-                hint="Take it out of one of the lists.",
-            )
-    if missing:
-        raise DataError(
-            f"The split lists name {len(missing)} samples that are not on disk: {few(missing)}.",
-            hint="Complete the download, or take them out of the lists.",
-        )
-    return owner_of_id
-
-
-def _by_list(keys: Sequence[Key], owner: Mapping[str, SplitName]) -> dict[SplitName, list[Key]]:
-    owner_of_id = by_id(owner, (key.id for key in keys))
-    found: dict[SplitName, list[Key]] = {name: [] for name in SPLIT_NAMES}
+def _answering(keys: Iterable[Key], entry: str | None) -> dict[str, list[Key]]:
+    """What lists may call a sample -> the samples; their ids, and as `entry` writes them."""
+    known: dict[str, list[Key]] = defaultdict(list)
     for key in keys:
-        if key.id in owner_of_id:
-            found[owner_of_id[key.id]].append(key)
-    return found
+        known[key.id].append(key)
+        if entry is not None and (name := fill_template(entry, key.fields)) != key.id:
+            known[name].append(key)
+    return known
+
+
+def _owners(
+    known: Mapping[str, list[Key]], listed: Mapping[str, SplitName], absent: Absent
+) -> dict[Key, SplitName]:
+    """Which split each sample belongs to: lists may also give file names or paths."""
+    owner: dict[Key, SplitName] = {}
+    missing = []
+    for entry, name in listed.items():
+        path = PurePosixPath(entry)
+        called = next((text for text in (entry, path.name, path.stem) if text in known), None)
+        if called is None:
+            missing.append(entry)
+        for key in known.get(called, ()) if called else ():
+            if owner.setdefault(key, name) != name:
+                raise _overlap(repr(key.id), owner[key], name)
+    if missing:
+        absent(missing, len(listed))
+    return owner
 
 
 # --------------------------------------------------------------------------- folders

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 
 from eosfm_cli import tiling
 from eosfm_cli.data.folder import Sample
-from eosfm_cli.data.sources import open_source
-from eosfm_cli.data.tiles import BandReader
+from eosfm_cli.data.tiles import NO_VALUE, BandReader, ValueReader
 from eosfm_cli.errors import DataError
-from eosfm_cli.progress import Progress
+from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.recipe import BandStatistics, Recipe
 
 _WINDOW_PX = 1024
+_FOR_A_START = 200
+"""Windows that tell the mean of a target well enough to start from."""
+MOST_WINDOWS = 2000
+"""Of larger datasets so many windows are read: means settle long before."""
 _CONSTANT = 1e-6
 """Spread relative to the mean below which float32 values are one value and its rounding."""
 
@@ -50,24 +56,69 @@ class _Moments:
 
 
 def compute_statistics(
-    samples: Sequence[Sample], recipe: Recipe, progress: Progress
+    samples: Sequence[Sample],
+    recipe: Recipe,
+    progress: Progress,
+    *,
+    most_windows: int = MOST_WINDOWS,
 ) -> dict[str, BandStatistics]:
-    """Statistics of the recipe's bands, nodata and NaN left out.
+    """Statistics of the recipe's bands, over all dates, nodata and NaN left out.
 
-    Reads every image once, by windows; the standard deviation is that of the population.
+    Reads every pixel once, by windows; of more than `most_windows` a seeded choice, spread over
+    all samples. The standard deviation is that of the population.
 
     Raises:
         DataError: A band has no valid pixel, or a file is damaged.
     """
-    reader = BandReader(recipe)
+    windows = _windows(samples, most_windows, progress)
+    readers = [BandReader(recipe, date) for date in recipe.dates]
     zeros = np.zeros(len(recipe.bands))
     total = _Moments(zeros, zeros, zeros)
-    with progress.step("Computing statistics", len(samples)) as step:
-        for sample in samples:
-            for tile in tiling.grid(sample.height, sample.width, _WINDOW_PX):
-                total += _Moments.of(*reader.read(sample, _without_overlap(tile)))
+    with progress.step("Computing statistics", len(windows)) as step:
+        for sample, tile in windows:
+            for reader in readers:
+                total += _Moments.of(*reader.read(sample, tile))
             step.advance()
     return _named(recipe.bands, total, progress)
+
+
+def target_mean(samples: Sequence[Sample], recipe: Recipe) -> float:
+    """About the mean of a regression's target; 0 where no pixel has a value.
+
+    Raises:
+        DataError: A file is damaged.
+    """
+    reader, total, count = ValueReader(recipe), 0.0, 0
+    for sample, tile in _windows(samples, _FOR_A_START, Silent()):
+        values = reader.read(sample.mask, tile)
+        known = values[values != NO_VALUE]
+        total, count = total + float(known.sum(dtype=np.float64)), count + known.size
+    return total / count if count else 0.0
+
+
+def _windows(
+    samples: Sequence[Sample], most: int, progress: Progress
+) -> list[tuple[Sample, tiling.Tile]]:
+    """The windows to read: all, or one drawn from each of `most` equal stretches of them."""
+    ends = list(accumulate(len(_grid(sample.height, sample.width)) for sample in samples))
+    count = ends[-1]
+    numbers: Iterable[int] = range(count)
+    if count > most:
+        rng = random.Random(0)
+        numbers = [int((stretch + rng.random()) * count / most) for stretch in range(most)]
+        progress.say(f"statistics from {most:,} of {count:,} windows of the training split")
+    chosen = []
+    for number in numbers:
+        sample = samples[place := bisect_right(ends, number)]
+        tiles = _grid(sample.height, sample.width)
+        chosen.append((sample, tiles[number - ends[place] + len(tiles)]))
+    return chosen
+
+
+@lru_cache(maxsize=256)
+def _grid(height: int, width: int) -> tuple[tiling.Tile, ...]:
+    """Windows that cover an image, each pixel once."""
+    return tuple(_without_overlap(tile) for tile in tiling.grid(height, width, _WINDOW_PX))
 
 
 def _without_overlap(tile: tiling.Tile) -> tiling.Tile:
@@ -94,15 +145,3 @@ def _named(bands: Sequence[str], total: _Moments, progress: Progress) -> dict[st
             std = 1.0
         found[band] = BandStatistics(mean=float(mean), std=std)
     return found
-
-
-def with_statistics(recipe: Recipe, data_root: Path | None, progress: Progress) -> Recipe:
-    """The recipe with statistics: its own, or else those of its training split.
-
-    Raises:
-        DataError: They have to be computed and the data is missing or unusable.
-    """
-    if recipe.statistics is not None:
-        return recipe
-    source = open_source(recipe, data_root, progress)
-    return recipe.with_statistics(compute_statistics(source.samples["train"], recipe, progress))

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from eosfm_cli import tiling
-from eosfm_cli.data.folder import Sample, used_images
-from eosfm_cli.data.labels import UNKNOWN, label_table
+from eosfm_cli.data.folder import Sample
+from eosfm_cli.data.labels import UNKNOWN, colour_numbers, label_table
+from eosfm_cli.data.pairing import used_images
 from eosfm_cli.data.reader import RasterReader
 from eosfm_cli.data.splits import SplitName, few
 from eosfm_cli.errors import DataError
@@ -26,23 +27,29 @@ from eosfm_cli.tiling import Tile
 TileKey = int | tuple[int, int]
 """An index, or an epoch and an index."""
 
+NO_VALUE = -9999.0
+"""What stands in a mask of values where there is none."""
+
 
 class BandReader:
     """Reads a recipe's bands, by name, from a sample's rasters.
 
     Args:
         recipe: Says which bands are in which file, and which are wanted in what order.
+        date: Which of its dates to read; `None` where it has none.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, date: Literal[1, 2] | None = None) -> None:
         self.bands = recipe.bands
         self._raster = RasterReader()
-        self._sources: list[tuple[list[int], list[int]]] = []
-        for name in used_images(recipe):
-            there = recipe.dataset.images[name].bands
-            wanted = [band for band in recipe.bands if band in there]
-            in_file = [there.index(band) + 1 for band in wanted]
-            self._sources.append((in_file, [recipe.bands.index(band) for band in wanted]))
+        self._sources: list[tuple[int, list[int], list[int]]] = []
+        for number, name in enumerate(used_images(recipe)):
+            image = recipe.dataset.images[name]
+            wanted = [band for band in recipe.bands if band in image.bands]
+            in_file = [image.bands.index(band) + 1 for band in wanted]
+            if image.date == date:
+                channels = [recipe.bands.index(band) for band in wanted]
+                self._sources.append((number, in_file, channels))
 
     def read(self, sample: Sample, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
         """Values `(c, h, w)` float32 in the data's own units, and where they are valid.
@@ -51,8 +58,10 @@ class BandReader:
         """
         shape = (len(self.bands), tile.height, tile.width)
         values, valid = np.empty(shape, np.float32), np.empty(shape, bool)
-        for path, (in_file, channels) in zip(sample.images, self._sources, strict=True):
-            pixels, valid[channels] = self._raster.read(path, in_file, tile)
+        for number, in_file, channels in self._sources:
+            path = sample.images[number]
+            # The recipe names every band of the file: none of them is opacity.
+            pixels, valid[channels] = self._raster.read(path, in_file, tile, alpha_is_data=True)
             values[channels] = np.where(valid[channels], pixels, 0)
         return values, valid
 
@@ -65,36 +74,69 @@ class MaskReader:
     """
 
     def __init__(self, recipe: Recipe) -> None:
+        masks = recipe.dataset.masks
         self._raster = RasterReader()
-        self._band = recipe.dataset.masks.band
+        self._colours = masks.encoding == "colours"
+        self._bands = [1, 2, 3] if self._colours else [masks.band]
         self._table = label_table(recipe)
+        self._unknown_is_an_error = masks.unknown == "error"
         self._ignore_index = recipe.ignore_index
 
     def read(self, path: Path, tile: Tile) -> np.ndarray:
         """Class indices `(h, w)` int64, the ignore index where there is no label.
 
         Raises:
-            DataError: The mask holds a value that the recipe does not mention.
+            DataError: The mask holds a value or colour that the recipe does not mention.
         """
-        (raw,), (valid,) = self._raster.read(path, [self._band], tile)
+        pixels, valid = self._raster.read(path, self._bands, tile)
+        raw = colour_numbers(pixels) if self._colours else pixels[0]
         labels = self._table(raw)
-        labels[~valid & ~np.isin(raw, list(self._table.explicit))] = self._ignore_index
-        unknown = np.unique(raw[labels == UNKNOWN])
-        if unknown.size:
-            raise DataError(
-                f"{path} has labels that no class of the recipe lists: "
-                f"{few([f'{value:g}' for value in unknown])}.",
-                hint="Add them to a class's 'values', or to dataset.masks.ignore if they mean "
-                "that there is no label.",
-            )
+        # Nodata of one channel is a colour like others: black has it in all three.
+        if (without := ~valid.any(axis=0)).any():
+            labels[without & ~np.isin(raw, list(self._table.explicit))] = self._ignore_index
+        unknown = labels == UNKNOWN
+        if self._unknown_is_an_error and unknown.any():
+            raise self._unlisted(path, np.unique(raw[unknown]))
+        labels[unknown] = self._ignore_index
         return labels
+
+    def _unlisted(self, path: Path, found: np.ndarray) -> DataError:
+        written = [f"#{label:06x}" if self._colours else f"{label:g}" for label in found]
+        closer = ", raise dataset.masks.tolerance" if self._colours else ""
+        return DataError(
+            f"{path} has {'colours' if self._colours else 'labels'} that no class of the recipe "
+            f"lists: {few(written)}.",
+            hint=f"Add them to a class's 'values' or to dataset.masks.ignore{closer}, or let all "
+            "such labels count as no label: --set dataset.masks.unknown=ignore",
+        )
+
+
+class ValueReader:
+    """Reads the values of a regression's target from a sample's mask.
+
+    Args:
+        recipe: Says what turns the mask's values into the target's unit, and which mean nothing.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._masks = recipe.dataset.masks
+        self._raster = RasterReader()
+
+    def read(self, path: Path, tile: Tile) -> np.ndarray:
+        """Values `(h, w)` float32 in the target's unit, `NO_VALUE` where there is none."""
+        (raw,), (valid,) = self._raster.read(path, [self._masks.band], tile)
+        values = raw.astype(np.float64) * self._masks.scale + self._masks.offset
+        valid &= ~np.isin(raw.astype(np.float64), self._masks.ignore)
+        return np.where(valid, values, NO_VALUE).astype(np.float32)
 
 
 class TileDataset(Dataset[dict[str, Any]]):
     """The tiles of one split.
 
-    A sample is `image` `(c, size, size)` float32, standardised, with `mask` `(size, size)` int64
-    or `label` (int64 scalar), and `filename`. What is drawn at random depends on the seed, epoch
+    A sample is `image` `(c, size, size)` float32, standardised, of change detection
+    `(c, 2, size, size)`, and `filename`, with `mask` `(size, size)`, int64 classes or float32
+    values, or `label`, an int64 scalar or of several labels `(classes,)` float32 of 0 and 1. What
+    is drawn at random depends on the seed, epoch
     and index alone, not on workers or order. Validation and test tiles are a grid with the last
     one flush to the edge; labels that an earlier tile already has are left out of it, so that
     each counts once. Images larger than a tile give several samples of one label in
@@ -118,10 +160,11 @@ class TileDataset(Dataset[dict[str, Any]]):
         self._augment = train and spec.augment
         self._count_once = not train
         self._seed = spec.seed
-        self._ignore_index = recipe.ignore_index
+        self._classes = len(recipe.classes)
         self._ends = list(accumulate(len(self._grid(sample)) for sample in samples))
-        self._image_reader = BandReader(recipe)
-        self._mask_reader = MaskReader(recipe) if recipe.task == "segmentation" else None
+        self._image_readers = [BandReader(recipe, date) for date in recipe.dates]
+        self._mask_reader = _mask_reader(recipe)
+        self._unlabelled = NO_VALUE if recipe.task == "regression" else recipe.ignore_index
         statistics = [recipe.statistics[band] for band in recipe.bands]
         self._mean = np.array([s.mean for s in statistics], np.float32)[:, None, None]
         self._std = np.array([s.std for s in statistics], np.float32)[:, None, None]
@@ -145,7 +188,7 @@ class TileDataset(Dataset[dict[str, Any]]):
             "filename": str(sample.images[0]),
         }
         if self._mask_reader is None:
-            item["label"] = torch.tensor(sample.label, dtype=torch.int64)
+            item["label"] = self._label(sample)
         else:
             item["mask"] = self._mask(sample, tile, done, turn)
         return item
@@ -176,17 +219,33 @@ class TileDataset(Dataset[dict[str, Any]]):
         return sample, tile, done if self._count_once else (0, 0)
 
     def _image(self, sample: Sample, tile: Tile, turn: tuple[bool, int]) -> torch.Tensor:
-        values, valid = self._image_reader.read(sample, tile)
-        standardised = np.where(valid, (values - self._mean) / self._std, 0)
-        return _square(standardised, self._size, 0, turn)
+        dates = []
+        for reader in self._image_readers:
+            values, valid = reader.read(sample, tile)
+            dates.append(np.where(valid, (values - self._mean) / self._std, 0))
+        pixels = dates[0] if len(dates) == 1 else np.stack(dates, axis=1)  # (c, t, h, w)
+        return _square(pixels, self._size, 0, turn)
+
+    def _label(self, sample: Sample) -> torch.Tensor:
+        if not isinstance(sample.label, tuple):
+            return torch.tensor(sample.label, dtype=torch.int64)
+        label = torch.zeros(self._classes)
+        label[list(sample.label)] = 1
+        return label
 
     def _mask(
         self, sample: Sample, tile: Tile, done: tuple[int, int], turn: tuple[bool, int]
     ) -> torch.Tensor:
         labels = self._mask_reader.read(sample.mask, tile)
-        labels[: done[0]] = self._ignore_index
-        labels[:, : done[1]] = self._ignore_index
-        return _square(labels, self._size, self._ignore_index, turn)
+        labels[: done[0]] = self._unlabelled
+        labels[:, : done[1]] = self._unlabelled
+        return _square(labels, self._size, self._unlabelled, turn)
+
+
+def _mask_reader(recipe: Recipe) -> MaskReader | ValueReader | None:
+    if not recipe.has_masks:
+        return None
+    return ValueReader(recipe) if recipe.task == "regression" else MaskReader(recipe)
 
 
 @lru_cache(maxsize=256)

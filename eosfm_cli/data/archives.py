@@ -1,0 +1,51 @@
+"""Archives that stand where their contents should: a download that was not unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from eosfm_cli.data.splits import few
+
+_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".tar.zst")
+
+
+def unpack_advice(folder: Path, wanted: Iterable[str]) -> str | None:
+    """Say which archives in a folder to unpack, if there are any.
+
+    Args:
+        folder: Where the archives may be.
+        wanted: Paths that are missing below it; archives named like their first folders are meant,
+            or else all archives without a folder of their name.
+    """
+    names = packed(folder, wanted)
+    if not names:
+        return None
+    there = f"{few(names)} {'is' if len(names) == 1 else 'are'} there"
+    return f"{there}, perhaps not unpacked: unpack into {folder}"
+
+
+def packed(folder: Path, wanted: Iterable[str], *, others: bool = True) -> list[str]:
+    """Names of the archives in a folder that may hold what is wanted.
+
+    Args:
+        folder: Where they may be.
+        wanted: Paths that are missing.
+        others: Where none is named like those paths, take all that have no folder of their name.
+    """
+    if not folder.is_dir():
+        return []
+    there = sorted(p.name for p in folder.iterdir() if p.name.lower().endswith(_ENDINGS))
+    starts = {PurePosixPath(path).parts[0].lower() for path in wanted if "/" in path}
+    for meant in (
+        [name for name in there if _stem(name) in starts],
+        [name for name in there if any(_stem(name).startswith(start) for start in starts)],
+    ):
+        if meant:
+            return meant
+    return [name for name in there if others and not (folder / name[: len(_stem(name))]).is_dir()]
+
+
+def _stem(name: str) -> str:
+    lower = name.lower()
+    return next(lower.removesuffix(end) for end in _ENDINGS if lower.endswith(end))
