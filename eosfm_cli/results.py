@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from eosfm_cli.confusion import ClassScore
+
+if TYPE_CHECKING:  # reading a manifest takes pydantic, which not every command needs
+    from eosfm_cli.bands import Plan
+    from eosfm_cli.manifest import EnsembleManifest, ModelManifest
 
 
 @dataclass(frozen=True)
@@ -24,18 +30,66 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class PhasePlan:
+    """What one training would be, from a few steps of it."""
+
+    name: str
+    epochs: int
+    steps: int
+    step_seconds: float
+    seconds: float
+    """Of all epochs, their validation and the test."""
+    parameters: int
+    trainable: int
+    memory_bytes: int
+    """Peak of the GPU's memory, or without one of the process's; 0 if it cannot be told."""
+
+
+@dataclass(frozen=True)
+class WorkPlan:
+    """What a command would do: the result of `--dry-run`."""
+
+    recipe: str
+    data: Path
+    bands: tuple[str, ...]
+    samples: dict[str, int]
+    """Split -> images."""
+    tiles: dict[str, int]
+    """Split -> tiles; of an epoch for training."""
+    batch: tuple[int, int, int, int]
+    """Tiles, bands, height, width."""
+    phases: tuple[PhasePlan, ...]
+    specialists: tuple[str, ...] = ()
+    """Those that would run; of a fit."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all phases."""
+        return sum(phase.seconds for phase in self.phases)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of checkpoints: weights of the best epoch, and of the last one with what AdamW keeps."""
+        return sum(8 * phase.parameters + 8 * phase.trainable for phase in self.phases)
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """One trained specialist."""
 
     specialist: str
     run: Path
     metrics: dict[str, float]
-    """Of the test split: `mIoU` for segmentation, `Accuracy` for classification, and others."""
+    """Of the test split: the task's own, such as `mIoU` for segmentation, and others."""
     parameters: int
     """Of the encoder, which is what an ensemble takes."""
     trainable: int
     """Of the encoder with its decoder and head."""
     cost: Cost
+    split: str | None = "test"
+    """What was measured on: `val` where there is no test split, `None` where there is neither."""
+    specialists: tuple[str, ...] = ()
+    """Those of the ensemble that was fitted, where a Lightning YAML trains no specialist."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +101,61 @@ class ExportResult:
     skipped: dict[str, str]
     """Run or checkpoint -> why it is not in the ensemble."""
     parameters: int
+    repeated: tuple[str, ...] = ()
+    """Specialists taken once only, as others have the same weights."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Name in the ensemble -> name before, where another has that."""
+    card: Path | None = None
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """One ensemble out of several."""
+
+    path: Path
+    specialists: tuple[str, ...]
+    sources: dict[str, str]
+    """Specialist -> the file that it first came in."""
+    repeated: tuple[str, ...]
+    """Specialists taken once only, as others have the same weights."""
+    renamed: dict[str, str]
+    """Name in the ensemble -> name before, where another has that."""
+    parameters: int
+    licence: str | None
+    """The strictest that is stated."""
+    unlicensed: tuple[str, ...]
+    """Specialists that state no licence."""
+    card: Path | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a file says about itself."""
+
+    path: Path
+    kind: Literal["ensemble", "model", "specialist"]
+    manifest: EnsembleManifest | ModelManifest
+    bytes: int
+    parameters: int
+    """Of all specialists, and of what stands on them in a model."""
+    licence: str | None
+    """The strictest that is stated, by the specialists and the data that a model was fitted on."""
+    unlicensed: tuple[str, ...]
+    """Which of them state none."""
+    cost: Cost
+    """Of training the specialists, and of fitting them."""
+    plan: Plan | None = None
+    """How they see the bands that were asked about."""
+    matching: str | None = None
+    """How those bands were found."""
+    card: Path | None = None
+    address: str | None = None
+    """Of a file on the hub, with the version that was fetched."""
+
+    @property
+    def name(self) -> str:
+        """What to call the file."""
+        return self.address or str(self.path)
 
 
 @dataclass(frozen=True)
@@ -79,7 +188,7 @@ class AblationRow:
     metric: float
     """The task's metric without it."""
     change: float
-    """Against the full model; negative means that it helps."""
+    """Against the full model; less means that it helps, of errors such as `RMSE` more."""
     parameters: int
 
 
@@ -113,6 +222,135 @@ class PredictResult:
     """Class -> share of the mapped pixels."""
     nodata_share: float
     cost: Cost
+    values: ValueSummary | None = None
+    """Of a map of values, which has no classes."""
+
+
+@dataclass(frozen=True)
+class ValueSummary:
+    """What the pixels of a map of values hold."""
+
+    name: str
+    unit: str | None
+    min: float
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """What a model says of one image as a whole."""
+
+    input: Path
+    classes: tuple[str, ...]
+    """The likeliest class, or of several labels all that are likelier than not."""
+    probabilities: dict[str, float]
+    """Of every class; empty where the image has no pixel with data."""
+    map: Path | None
+    """A pixel for each tile, of images larger than one."""
+
+
+@dataclass(frozen=True)
+class LabelResult:
+    """Images, and what a model says of each."""
+
+    images: tuple[LabelledImage, ...]
+    csv: Path
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """How well a model or a map agrees with what is known."""
+
+    subject: Path
+    """The run's folder, or the map."""
+    reference: str
+    """The recipe whose data is known, or the reference raster."""
+    split: str | None
+    """Of the recipe; a raster has none."""
+    task: str
+    unit: str
+    """What is counted: pixels or samples."""
+    metrics: dict[str, float]
+    """Over all classes, by the names that a run's summary has."""
+    classes: tuple[ClassScore, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows are the reference's classes, columns the predicted ones, both in `classes`' order."""
+    left_out: dict[str, int]
+    """Why pixels are not counted -> how many."""
+    json: Path
+    csv: Path
+    confusion_csv: Path
+    png: Path
+    cost: Cost
+
+
+MAIN_METRICS = ("mIoU", "mAP", "RMSE", "Accuracy", "Multilabel_F1_Score")
+"""The metrics by which tasks are judged; a run is judged by the first that it has."""
+
+_ERRORS = frozenset({"RMSE", "MSE", "MAE", "loss"})
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric is an error, so that less of it is better."""
+    return metric in _ERRORS
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One run, as far as its folder tells."""
+
+    kind: str
+    name: str
+    run: Path
+    state: str
+    """How it ended; `damaged` if it does not say, `foreign` if eosfm did not make it."""
+    metric: str | None
+    """By which its task is judged."""
+    score: float | None
+    """Of the test split."""
+    bytes: int
+    """On disk."""
+    seconds: float | None
+    energy_kwh: float | None
+    started: str
+    """ISO 8601; for folders that do not say, when they changed last."""
+
+
+@dataclass(frozen=True)
+class RunsResult:
+    """The runs of a project, newest first."""
+
+    rows: tuple[RunRow, ...]
+    left_out: int
+    """Runs beyond the limit."""
+    resume: str | None
+    """What to type to go on with the newest unfinished run."""
+
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Level
+    text: str
+    fix: str | None = None
+    topic: str = ""
+
+
+@dataclass(frozen=True)
+class DoctorResult:
+    """Whether this machine can do the work."""
+
+    findings: tuple[Finding, ...]
+
+    def count(self, level: Level) -> int:
+        """How many findings are of a level."""
+        return sum(finding.level == level for finding in self.findings)
 
 
 def to_json(value: Any) -> Any:  # noqa: ANN401 - any result

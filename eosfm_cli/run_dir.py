@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
+import re
 import secrets
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,10 +18,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from eosfm_cli.errors import DataError, unwritable
+from eosfm_cli.errors import DataError, UsageError, unwritable
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: there, a run that says it is running is believed
+    fcntl = None
 
 Kind = Literal["train", "fit"]
-State = Literal["running", "completed", "failed", "interrupted"]
+State = Literal["running", "completed", "failed", "interrupted", "killed"]
+
+COMMANDS: dict[Kind, str] = {"train": "train-specialist", "fit": "fit-ensemble"}
+"""What makes runs of a kind, and goes on with them."""
+
+_TEMPORARY = re.compile(r"\..*-[0-9a-f]{16}\.part(\..*)?")
+"""Names that `replacing` writes under."""
+
+_held: set[Path] = set()
+"""The runs that this process holds: closing a second handle would give up the lock."""
 
 
 def experiments_dir(given: Path | None = None) -> Path:
@@ -41,6 +58,11 @@ class RunDir:
     def config(self) -> Path:
         """The resolved recipe; runs again as it is."""
         return self.path / "config.yaml"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe of the data, where `config` is a Lightning YAML."""
+        return self.path / "recipe.yaml"
 
     @property
     def metrics(self) -> Path:
@@ -92,6 +114,12 @@ class RunDir:
         """The specialist or recipe that ran."""
         return self.path.parent.name
 
+    @property
+    def experiments(self) -> Path:
+        """The folder of the project's runs that this one is in."""
+        parents = self.path.parents if len(self.path.parts) > 3 else self.path.absolute().parents
+        return parents[2]
+
     def read_summary(self) -> dict[str, Any]:
         """The summary, or an empty one where there is none that can be read."""
         try:
@@ -106,9 +134,80 @@ class RunDir:
         write_text(self.summary, json.dumps(summary, indent=2, default=str) + "\n")
 
     @property
+    def lock(self) -> Path:
+        """The file that the process which works in the run holds locked."""
+        return self.path / ".lock"
+
+    @property
     def state(self) -> State | None:
-        """How the run ended, `running` while it does, `None` if it never said."""
-        return self.read_summary().get("state")
+        """How the run ended, `running` while it does, `None` if it never said.
+
+        `killed` is a run that ended without a word: a killed process, a machine that went down.
+        """
+        said = self.read_summary().get("state")
+        return "killed" if said == "running" and not self.is_held() else said
+
+    def is_held(self) -> bool:
+        """Whether a process, this one or another, works in the run now."""
+        if self.path.absolute() in _held:
+            return True
+        try:
+            with self.lock.open("r+b") as file:
+                return _lock(file.fileno()) is not True
+        except OSError:
+            return False
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Work in the run alone.
+
+        The lock is the operating system's, so it goes with the process however that ends. It is
+        not inherited by workers, which may live on for a moment after their parent was killed.
+
+        Raises:
+            UsageError: Another process works in it.
+            OutputError: The folder cannot be written.
+        """
+        path = self.path.absolute()
+        if path in _held:
+            raise self.busy()
+        try:
+            file = self.lock.open("a+b")
+        except OSError as error:
+            raise unwritable(self.lock, error) from None
+        with file:
+            if _lock(file.fileno()) is False:
+                raise self.busy()
+            _held.add(path)
+            try:
+                yield
+            finally:
+                _held.discard(path)
+
+    def busy(self) -> UsageError:
+        """Say that another process works in the run."""
+        return UsageError(
+            f"{self.path} is being worked on by another process.",
+            hint="Wait for it. Should there be none, on a network drive for instance, remove "
+            f"{self.lock}.",
+        )
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with the run."""
+        command = COMMANDS.get(self.read_summary().get("kind"), COMMANDS["train"])
+        return f"eosfm {command} --resume {shlex.quote(str(self.path))}"
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file for this process; `False` if another has it, `None` if nobody can tell."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in {errno.EACCES, errno.EAGAIN} else None
+    return True
 
 
 def create_run(root: Path, kind: Kind, name: str) -> RunDir:
@@ -134,6 +233,11 @@ def create_run(root: Path, kind: Kind, name: str) -> RunDir:
         raise OSError("too many runs were started in one second")
     except OSError as error:
         raise unwritable(parent, error) from None
+
+
+def leads() -> bool:
+    """Whether this is the first, or only, process of those that train together."""
+    return all(int(os.environ.get(rank) or 0) == 0 for rank in ("LOCAL_RANK", "NODE_RANK"))
 
 
 def find_runs(root: Path, kind: Kind) -> list[RunDir]:
@@ -223,6 +327,20 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what `replacing` had begun in a folder, or below it, when its process was killed.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+    for path in folder.rglob(".*.part*"):
+        if _TEMPORARY.fullmatch(path.name):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise unwritable(path, error) from None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from eosfm_cli.errors import DataError, OutputError
+from eosfm_cli.errors import DataError, OutputError, UsageError
 from eosfm_cli.run_dir import (
     RunDir,
     check_writable,
+    clear_leftovers,
     completed_runs,
     create_run,
     experiments_dir,
@@ -51,7 +52,8 @@ def test_runs_started_together_get_folders_of_their_own(tmp_path: Path) -> None:
         worker.join()
     runs = find_runs(tmp_path, "train")
     assert len(runs) == 22
-    assert all(run.state == "running" and run.checkpoints.is_dir() for run in runs)
+    assert all(run.read_summary()["state"] == "running" for run in runs)
+    assert all(run.checkpoints.is_dir() for run in runs)
 
 
 def test_a_run_remembers_what_it_is(tmp_path: Path) -> None:
@@ -199,3 +201,31 @@ def test_a_name_that_others_write_at_the_same_time_stays_whole(tmp_path: Path) -
         writer.join()
     assert path.read_text() in texts
     assert _names(tmp_path) == ["summary.json"]
+
+
+# --------------------------------------------------------------------------- held
+
+
+def test_a_run_is_held_by_one_process_at_a_time(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "train", "mini")
+    assert run.state == "killed"  # it says that it is running, and nobody holds it
+    with run.hold():
+        assert run.state == "running"
+        with pytest.raises(UsageError, match="another process"), RunDir(run.path).hold():
+            pass
+        assert run.is_held()  # a second look does not give the lock up
+    assert run.state == "killed"
+
+
+def test_what_a_killed_process_had_begun_is_cleared(tmp_path: Path) -> None:
+    keep = [tmp_path / ".lock", tmp_path / ".hidden", tmp_path / "a.part.txt"]
+    for path in keep:
+        path.write_text("x")
+    (tmp_path / "deep").mkdir()
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "deep" / "a.ckpt") as temporary:
+        temporary.write_text("half")
+        begun = temporary.with_name(temporary.name)
+        (tmp_path / begun.name).write_text("half")
+        raise KeyboardInterrupt
+    clear_leftovers(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(keep)

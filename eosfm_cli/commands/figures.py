@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from eosfm_cli.results import MAIN_METRICS
+
 UNKNOWN = "–"
 
 
@@ -38,6 +40,16 @@ def count(number: int) -> str:
     return f"{_three(number / 1000)} k" if number >= 1000 else str(number)
 
 
+def size(number: int) -> str:
+    """An amount of data: `118 MB`, `1.40 GB`; nothing means unknown."""
+    if number == 0:
+        return UNKNOWN
+    for unit, power in (("GB", 9), ("MB", 6)):
+        if number >= 10**power:
+            return f"{_three(number / 10**power)} {unit}"
+    return f"{_three(number / 1000)} kB"
+
+
 def score(value: float) -> str:
     """A metric between 0 and 1."""
     return f"{value:.3f}"
@@ -45,7 +57,7 @@ def score(value: float) -> str:
 
 def main_metric(metrics: Mapping[str, float]) -> tuple[str | None, str]:
     """The metric by which a task is judged, and its value."""
-    for name in ("mIoU", "Accuracy"):
+    for name in MAIN_METRICS:
         if name in metrics:
             return name, score(metrics[name])
     return None, UNKNOWN

@@ -10,6 +10,7 @@ import typer
 from eosfm_cli.commands import figures, options
 from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
 from eosfm_cli.commands.options import CHOICES, example, new_app
+from eosfm_cli.commands.plan import show_plans
 
 if TYPE_CHECKING:
     from eosfm_cli.recipe import Task
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
 app = new_app()
 
-Fusion = Literal["concat", "conv1x1"]
+Fusion = Literal["concat", "conv1x1", "mlp", "addition", "multiplication"]
 Normalize = Literal["batch", "layer", "none"]
+Selection = Literal["topk", "smooth"]
+Adapt = Literal["rule", "learned"]
 
 
 Ensemble = Annotated[
@@ -33,8 +36,52 @@ Ensemble = Annotated[
 FusionOption = Annotated[
     Fusion | None,
     typer.Option(
-        help="How the specialists' features are joined.",
+        metavar="NAME",
+        help="How the specialists' features are joined: concat, conv1x1, mlp, addition or "
+        "multiplication.",
         show_default="the recipe's, concat",
+        rich_help_panel=CHOICES,
+    ),
+]
+FuseToMult = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Channels after conv1x1 or mlp, in multiples of one specialist's.",
+        show_default="the recipe's, 1",
+        rich_help_panel=CHOICES,
+    ),
+]
+Project = Annotated[
+    bool | None,
+    typer.Option(
+        "--project",
+        help="Learn a projection of each specialist's features.",
+        rich_help_panel=CHOICES,
+    ),
+]
+AdaptOption = Annotated[
+    Adapt | None,
+    typer.Option(
+        help="Feed specialists by the rule printed, or learn from there how to mix the bands.",
+        show_default="the recipe's, rule",
+        rich_help_panel=CHOICES,
+    ),
+]
+SelectionOption = Annotated[
+    Selection | None,
+    typer.Option(
+        help="With --top-k: search first (topk), or gates that stay and close (smooth).",
+        show_default="the recipe's, topk",
+        rich_help_panel=CHOICES,
+    ),
+]
+ScaleFeatures = Annotated[
+    bool | None,
+    typer.Option(
+        "--scale-features",
+        help="With --top-k: weight the specialists kept by their learned scores.",
         rich_help_panel=CHOICES,
     ),
 ]
@@ -59,7 +106,8 @@ Strict = Annotated[
 NormalizeOption = Annotated[
     Normalize | None,
     typer.Option(
-        help="How each specialist's features are normalised.",
+        metavar="NAME",
+        help="How each specialist's features are normalised: batch, layer or none.",
         show_default="the recipe's, batch",
         rich_help_panel=CHOICES,
     ),
@@ -85,12 +133,18 @@ Freeze = Annotated[
 
 @app.command(epilog=example("eosfm fit-ensemble mini-landcover --fusion conv1x1 --top-k 2"))
 def fit_ensemble(
-    recipe: options.RecipeName,
+    recipe: options.RecipeOrRun = None,
     ensemble: Ensemble = None,
     fusion: FusionOption = None,
+    fuse_to_mult: FuseToMult = None,
     top_k: TopK = None,
+    selection: SelectionOption = None,
+    scale_features: ScaleFeatures = None,
     strict: Strict = False,
     normalize: NormalizeOption = None,
+    project: Project = None,
+    adapt: AdaptOption = None,
+    plugin: options.Plugins = None,
     specialists: Specialists = None,
     exclude: Exclude = None,
     freeze: Freeze = None,
@@ -102,6 +156,8 @@ def fit_ensemble(
     seed: options.Seed = None,
     data_root: options.DataRoot = None,
     set_: options.Set = None,
+    resume: options.Resume = None,
+    dry_run: options.DryRun = False,
     output: options.ExperimentsOutput = None,
     json: options.Json = False,
 ) -> None:
@@ -111,15 +167,18 @@ def fit_ensemble(
     top. The model is one file that `eosfm predict` takes. Bands are matched by name; which
     specialist runs on which bands is printed before the work begins.
     """
-    from eosfm_cli.recipe import load_recipe
-
     overrides = options.overrides(
         "fit",
         set_,
         ensemble=None if ensemble is None else str(ensemble),
         fusion=fusion,
+        fuse_to_mult=fuse_to_mult,
         top_k=top_k,
+        selection=selection,
+        scale_features=scale_features,
         normalize=normalize,
+        project=project,
+        adapt=adapt,
         specialists=options.names(specialists),
         exclude=options.names(exclude),
         freeze=freeze,
@@ -130,37 +189,67 @@ def fit_ensemble(
         precision=precision,
         seed=seed,
     )
-    loaded = load_recipe(recipe, overrides)
+    run, (loaded,) = options.chosen(resume, "fit", [recipe] if recipe else None, overrides)
+    root, progress = options.root(output, run), ConsoleProgress()
+    options.load_plugins(plugin, progress)
+    if dry_run:
+        from eosfm_cli.workflows.fit_ensemble import plan_fit  # seconds
+
+        plan = plan_fit(
+            loaded,
+            root=root,
+            data_root=data_root,
+            strict=strict,
+            progress=progress,
+        )
+        show_plans([plan], as_json=json)
+        return
     from eosfm_cli.workflows.fit_ensemble import fit_ensemble as fit  # seconds
 
     result = fit(
         loaded,
-        root=options.root(output),
+        root=root,
         data_root=data_root,
         strict=strict,
-        progress=ConsoleProgress(),
+        progress=progress,
+        resume=run,
     )
     if json:
         write_json(result)
     else:
         write_table(["fitted", result.recipe], _rows(result))
-    next_command(*(options.within(command, output) for command in what_next(loaded.task, result)))
+    next_command(*(options.within(command, root) for command in what_next(loaded.task, result)))
 
 
 def what_next(task: Task, result: FitResult) -> list[str]:
     """The commands that can follow this fit."""
     found = ["eosfm ablate"] if len(result.specialists) > 1 else []
-    found += ["eosfm predict scene.tif"] if task == "segmentation" else []
-    return found or ["eosfm emissions"]
+    return [*found, options.predict_command(task)]
+
+
+_SHOWN = {
+    "MAE": "MAE",
+    "R2_Score": "R²",
+    "Multilabel_F1_Score": "F1, mean over classes",
+    "Multilabel_F1_Score_Micro": "F1, over all labels",
+}
+"""Metrics that stand beside the one by which a task is judged."""
 
 
 def _rows(result: FitResult) -> list[list[str | None]]:
     searched = result.scores.items()
     metric, value = figures.main_metric(result.metrics)
-    classes = {k.removeprefix("IoU_"): v for k, v in result.metrics.items() if k[:4] == "IoU_"}
+    metrics = result.metrics
+    classes = {k.removeprefix("IoU_"): v for k, v in metrics.items() if k[:4] == "IoU_"}
     return [
         [f"test {metric}", value],
+        *([words, figures.score(metrics[k])] for k, words in _SHOWN.items() if k in metrics),
         *([f"IoU of {name}", figures.score(iou)] for name, iou in classes.items()),
+        *(
+            [f"F1 of {name}", figures.score(metrics[f"F1_{name}"])]
+            for name in classes
+            if f"F1_{name}" in metrics
+        ),
         ["specialists", ", ".join(result.specialists)],
         *([f"gate of {name}", figures.score(value)] for name, value in searched),
         ["parameters", figures.count(result.parameters)],

@@ -9,8 +9,12 @@
     --precision          number format of training
     --data-root          folder that holds the datasets
     --set                any key of the recipe
+    --plugin             a user's own code
     --experiments        the project's folder of runs
     --output, -o         where the result goes: one file, or for runs the experiments folder
+    --resume             the folder of a run to go on with
+    --dry-run            show the plan, keep nothing
+    --card               also write a model card
     --json               one JSON object on stdout
 
 Numbers have no default here: what is not given stays as the recipe has it.
@@ -19,13 +23,18 @@ Numbers have no default here: what is not given stays as the recipe has it.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from eosfm_cli.run_dir import experiments_dir
+from eosfm_cli.errors import UsageError
+from eosfm_cli.run_dir import COMMANDS, Kind, RunDir, experiments_dir
+
+if TYPE_CHECKING:
+    from eosfm_cli.progress import Progress
+    from eosfm_cli.recipe import Recipe
 
 TRAINING, DATA, CHOICES, OUTPUT = "Training", "Data", "The ensemble", "Output"
 
@@ -50,11 +59,21 @@ RecipeName = Annotated[
         autocompletion=recipe_names,
     ),
 ]
+RecipeOrRun = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RECIPE",
+        help="A recipe's name (`eosfm recipes list`) or a YAML file.",
+        show_default=False,
+        autocompletion=recipe_names,
+    ),
+]
 RecipeNames = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         metavar="RECIPE",
         help="Recipes' names (`eosfm recipes list`) or YAML files.",
+        show_default=False,
         autocompletion=recipe_names,
     ),
 ]
@@ -132,12 +151,37 @@ DataRoot = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN",
+        help="Go on with a run that was stopped, in its folder.",
+        rich_help_panel=TRAINING,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Show what would be done and how long it takes; keep nothing.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
         help="Any key of the recipe, as in --set tile.size=128; may be repeated.",
+        rich_help_panel=DATA,
+    ),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        help="Your own code for feeding specialists; may be repeated.",
         rich_help_panel=DATA,
     ),
 ]
@@ -160,6 +204,14 @@ Experiments = Annotated[
         help="The project's folder of runs.",
         show_default="$EOSFM_EXPERIMENTS or experiments",
         rich_help_panel=DATA,
+    ),
+]
+Card = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.md",
+        help="Also write a model card, as the Hugging Face hub reads it.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Json = Annotated[
@@ -208,13 +260,54 @@ def names(value: str | None) -> list[str] | None:
     return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
 
 
-def root(given: Path | None) -> Path:
-    """The project's folder of runs."""
-    return experiments_dir(given)
+def chosen(
+    resume: Path | None, kind: Kind, given: Sequence[str] | None, overrides: Mapping[str, Any]
+) -> tuple[RunDir | None, list[Recipe]]:
+    """The run to go on with, if any, and the recipes to work on.
+
+    Raises:
+        UsageError: Neither a recipe nor a run is named, or the run cannot be gone on with.
+    """
+    from eosfm_cli.recipe import load_recipe
+
+    if resume is not None:
+        from eosfm_cli.workflows.resuming import resumed
+
+        run, recipe = resumed(resume, kind, given or (), overrides)
+        return run, [recipe]
+    if not given:
+        command = f"eosfm {COMMANDS[kind]}"
+        raise UsageError(
+            "Missing argument 'RECIPE'.",
+            hint=f"Name one (`eosfm recipes list`), or go on with a run: {command} --resume RUN",
+        )
+    return None, [load_recipe(name, overrides) for name in given]
+
+
+def load_plugins(files: Sequence[Path] | None, progress: Progress) -> None:
+    """Run the user's own code, before anything that may need it."""
+    if files:
+        from eosfm_cli.workflows.plugins import load_plugins as load  # seconds
+
+        load(files, progress)
+
+
+def root(given: Path | None, run: RunDir | None = None) -> Path:
+    """The project's folder of runs; that of a run which is gone on with."""
+    return run.experiments if run is not None and given is None else experiments_dir(given)
+
+
+def predict_command(task: str) -> str:
+    """What to type to use a fitted model of a task."""
+    return {
+        "change": "eosfm predict after.tif --before before.tif",
+        "classification": "eosfm predict image.tif",
+        "multilabel": "eosfm predict image.tif",
+    }.get(task, "eosfm predict scene.tif")
 
 
 def within(command: str, experiments: Path | None) -> str:
     """A command to type next, about the same project."""
-    if experiments is None:
+    if experiments is None or experiments == experiments_dir():
         return command
     return f"{command} --experiments {shlex.quote(str(experiments))}"

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import random
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Checkpoint
+from torch import distributed
 
+from eosfm_cli.ensemble.selection import OpenGates
 from eosfm_cli.progress import Progress, Step
 from eosfm_cli.run_dir import RunDir, write_csv
 from eosfm_cli.training.plots import draw_history
@@ -23,11 +28,22 @@ class WriteHistory(Checkpoint):
     It counts as a checkpoint so that Lightning calls it after the task has logged its epoch.
     """
 
-    def __init__(self, run: RunDir, *, metric: str, phase: str) -> None:
+    def __init__(
+        self, run: RunDir, *, metric: str, phase: str, after_epoch: Callable[[], None]
+    ) -> None:
         self.run, self.metric, self.phase = run, metric, phase
+        self.after_epoch = after_epoch
         self.rows = read_history(run)
         self._drawn = time.monotonic()
         self._lr = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Drop what is done again: the run may have been stopped before its checkpoint."""
+        self.rows = [
+            row
+            for row in self.rows
+            if row["phase"] != self.phase or int(row["epoch"]) < trainer.current_epoch
+        ]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Note the learning rate that the epoch runs with; its end has the next one's."""
@@ -38,11 +54,12 @@ class WriteHistory(Checkpoint):
         row = {"phase": self.phase, "epoch": trainer.current_epoch}
         row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
         row["lr"] = self._lr
-        if task.gates is not None:
-            row |= {f"gate/{name}": gate for name, gate in task.gates.ranking().items()}
+        if (gates := _learning_gates(task)) is not None:
+            row |= {f"gate/{name}": gate for name, gate in gates.ranking().items()}
         self.rows.append({key: str(value) for key, value in row.items()})
         if trainer.is_global_zero:
             self._write()
+            self.after_epoch()
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(key for row in self.rows for key in row))
@@ -60,12 +77,77 @@ class WriteHistory(Checkpoint):
             self._draw()
 
 
+def _learning_gates(task: pl.LightningModule) -> OpenGates | None:
+    return next((part for part in task.modules() if isinstance(part, OpenGates)), None)
+
+
 def read_history(run: RunDir) -> list[dict[str, str]]:
     """The rows of `metrics.csv`, empty cells left out; none where there is no such file."""
     if not run.metrics.is_file():
         return []
     with run.metrics.open(encoding="utf-8", newline="") as file:
         return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+class RandomState(pl.Callback):
+    """Keep every process's random state in checkpoints, so that a resumed run draws the same.
+
+    Data is drawn by seed, epoch and index alone; this is for what else draws, such as dropout.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Any] | None = None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the states of all processes."""
+        states: list[dict[str, Any] | None] = [None] * trainer.world_size
+        if trainer.world_size > 1:
+            distributed.all_gather_object(states, _random_state())
+        else:
+            states[0] = _random_state()
+        checkpoint["random_states"] = states
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Note this process's state; building what is trained may still draw."""
+        self._loaded = _own_state(checkpoint, trainer.global_rank)
+
+    def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
+        """Go on drawing where the checkpoint was written."""
+        if self._loaded is not None:
+            _set_random_state(self._loaded)
+
+    @staticmethod
+    def restore(checkpoint: dict[str, Any], rank: int) -> None:
+        """Go on drawing where a checkpoint was written, without a trainer."""
+        if (state := _own_state(checkpoint, rank)) is not None:
+            _set_random_state(state)
+
+
+def _random_state() -> dict[str, Any]:
+    """Python's and torch's states as plain data."""
+    version, numbers, gauss = random.getstate()
+    return {
+        "python": [version, list(numbers), gauss],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _own_state(checkpoint: dict[str, Any], rank: int) -> dict[str, Any] | None:
+    states = checkpoint.get("random_states", [])
+    return states[rank] if rank < len(states) else None
 
 
 class Report(pl.Callback):
@@ -79,9 +161,11 @@ class Report(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Open the bar."""
-        batches = int(trainer.num_training_batches) * int(trainer.max_epochs or 1)
+        batches = int(trainer.num_training_batches)
         if trainer.is_global_zero:
-            self._step = self._open.enter_context(self.progress.step(self.title, batches))
+            total = _all_batches(trainer)
+            self._step = self._open.enter_context(self.progress.step(self.title, total))
+            self._step.advance(batches * trainer.current_epoch)
 
     def on_train_batch_end(self, *args: Any) -> None:  # noqa: ANN401 - Lightning's
         """Move the bar."""
@@ -92,7 +176,8 @@ class Report(pl.Callback):
         """Say where training stands."""
         values = trainer.callback_metrics
         score, loss = values.get(f"val/{self.metric}"), values.get("train/loss")
-        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
+        of = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
+        parts = [f"epoch {trainer.current_epoch + 1}{of}"]
         parts += [f"loss {float(loss):.3f}"] if loss is not None else []
         parts += [f"val {self.metric} {float(score):.3f}"] if score is not None else []
         self._note = ", ".join(parts)
@@ -108,3 +193,11 @@ class Report(pl.Callback):
     ) -> None:
         """Close the bar, so that the message that follows stands alone."""
         self._open.close()
+
+
+def _all_batches(trainer: pl.Trainer) -> int:
+    """Batches until training ends, by epochs or by steps, whichever comes first."""
+    epochs, steps = trainer.max_epochs or -1, trainer.max_steps
+    by_epochs = int(trainer.num_training_batches) * epochs if epochs > 0 else None
+    by_steps = steps * trainer.accumulate_grad_batches if steps > 0 else None
+    return min((count for count in (by_epochs, by_steps) if count is not None), default=0)

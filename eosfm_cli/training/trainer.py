@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from eosfm_cli.data.datamodule import TileDataModule
 from eosfm_cli.errors import (
+    BundleError,
     DataError,
     EosfmError,
     OutOfMemoryError,
@@ -28,8 +29,9 @@ from eosfm_cli.errors import (
 )
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe, TrainingSpec
+from eosfm_cli.results import lower_is_better
 from eosfm_cli.run_dir import RunDir, replacing
-from eosfm_cli.training.callbacks import Report, WriteHistory
+from eosfm_cli.training.callbacks import RandomState, Report, WriteHistory
 from eosfm_cli.training.task import METRICS
 
 
@@ -42,6 +44,7 @@ def build_trainer(
     progress: Progress,
     title: str,
     phase: str = "fit",
+    after_epoch: Callable[[], None] = lambda: None,
 ) -> pl.Trainer:
     """A trainer that leaves `metrics.csv`, `history.png`, checkpoints and TensorBoard events.
 
@@ -53,13 +56,18 @@ def build_trainer(
         progress: Who is told.
         title: What the progress bar says.
         phase: `search` keeps its checkpoints apart from those of the `fit` that follows it.
-
+        after_epoch: Called when an epoch is written down.
     """
     metric = METRICS[recipe.task]
+    mode = "min" if lower_is_better(metric) else "max"
+    best, last = checkpoints(checkpoint_folder(run, phase), f"val/{metric}", mode)
     callbacks: list[Callback] = [
-        *_checkpoints(run.checkpoints if phase == "fit" else run.checkpoints / phase, metric),
-        WriteHistory(run, metric=metric, phase=phase),
         Report(progress, title, metric),
+        RandomState(),
+        # In this order: what `last` goes on after is written down before it.
+        best,
+        WriteHistory(run, metric=metric, phase=phase, after_epoch=after_epoch),
+        last,
     ]
     return pl.Trainer(
         accelerator="auto",
@@ -67,7 +75,7 @@ def build_trainer(
         precision=spec.precision,
         max_epochs=epochs,
         callbacks=callbacks,
-        plugins=[_WholeFiles()],
+        plugins=[WholeFiles()],
         logger=TensorBoardLogger(run.path, name="", version="tensorboard", sub_dir=phase),
         default_root_dir=run.path,
         enable_progress_bar=False,
@@ -144,13 +152,21 @@ def _device_words(devices: int) -> str:
     return ", ".join(torch.cuda.get_device_name(index) for index in range(devices))
 
 
-def _checkpoints(folder: Path, metric: str) -> tuple[ModelCheckpoint, ModelCheckpoint]:
-    """The best epoch's weights, and all that it takes to go on after the last one."""
+def checkpoints(
+    folder: Path, monitor: str | None, mode: str
+) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """The best epoch's weights, and all that it takes to go on after the last one.
+
+    Args:
+        folder: Where they go.
+        monitor: The value that picks the best epoch; the last one is best if not given.
+        mode: `max` or `min`.
+    """
     best = ModelCheckpoint(
         dirpath=folder,
         filename="best",
-        monitor=f"val/{metric}",
-        mode="max",
+        monitor=monitor,
+        mode=mode,
         save_weights_only=True,
         save_on_train_epoch_end=True,
         enable_version_counter=False,
@@ -164,8 +180,21 @@ def _checkpoints(folder: Path, metric: str) -> tuple[ModelCheckpoint, ModelCheck
     return best, last
 
 
-class _WholeFiles(TorchCheckpointIO):
-    """Checkpoints that appear under their names only when they are complete."""
+def checkpoint_folder(run: RunDir, phase: str) -> Path:
+    """Where the checkpoints of a phase are."""
+    return run.checkpoints if phase == "fit" else run.checkpoints / phase
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Checkpoints that appear under their names only when complete, and are read as plain data."""
+
+    def load_checkpoint(self, path: str | Path, *args: object, **kwargs: object) -> dict[str, Any]:
+        """Read a checkpoint of ours, wherever its run's folder is by now."""
+        checkpoint = read_last(Path(path))
+        for state in checkpoint.get("callbacks", {}).values():
+            if "best_model_path" in state:
+                _move(state, Path(path).parent)
+        return checkpoint
 
     def save_checkpoint(
         self,
@@ -178,20 +207,84 @@ class _WholeFiles(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
-def fit(trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule) -> None:
-    """Train a task.
+def _move(state: dict[str, Any], folder: Path) -> None:
+    """Make what Lightning knows of its checkpoints true for the folder that they are in now."""
+
+    def moved(path: str) -> str:
+        return str(folder / Path(path).name) if path else path
+
+    state["dirpath"] = str(folder)
+    for key in ("best_model_path", "last_model_path", "kth_best_model_path"):
+        state[key] = moved(state.get(key, ""))
+    state["best_k_models"] = {moved(k): v for k, v in state.get("best_k_models", {}).items()}
+
+
+def read_last(path: Path) -> dict[str, Any]:
+    """Read one of our own checkpoints, which hold plain data only.
+
+    Raises:
+        BundleError: It is damaged.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["state_dict"], checkpoint["epoch"]
+    except (FileNotFoundError, PermissionError) as error:
+        raise BundleError(f"Cannot read {path}: {error.strerror}.") from None
+    except Exception as error:  # torch raises whatever its archive reader meets
+        raise BundleError(
+            f"{path} is damaged: {str(error).splitlines()[0] if str(error) else 'no checkpoint'}",
+            hint="Nothing can go on from it. Start a run of its own; best.ckpt beside it still "
+            "has the best epoch's weights.",
+        ) from None
+    return checkpoint
+
+
+def fit(
+    trainer: pl.Trainer,
+    task: pl.LightningModule,
+    data: pl.LightningDataModule,
+    *,
+    folder: Path,
+    progress: Progress,
+) -> None:
+    """Train a task, from its last checkpoint on if it has one.
+
+    Args:
+        trainer: Of `build_trainer`.
+        task: What to train.
+        data: What to train on.
+        folder: The phase's checkpoints.
+        progress: Told where training goes on, and what is lost.
 
     Raises:
         OutOfMemoryError: The batches do not fit into memory.
+        BundleError: The last checkpoint is damaged.
     """
+    last = folder / "last.ckpt"
     with memory_errors():
-        trainer.fit(task, datamodule=data)
+        if not last.is_file():
+            trainer.fit(task, datamodule=data)
+            return
+        checkpoint = read_last(last)
+        done, epochs = checkpoint["epoch"] + 1, trainer.max_epochs or -1
+        of = f" of {epochs}" if epochs > 0 else ""
+        progress.say(f"goes on after epoch {done}{of}, the last one that was finished")
+        if done < epochs or epochs < 0:  # -1 means until something else stops it
+            trainer.fit(task, datamodule=data, ckpt_path=last)
+        else:
+            task.load_state_dict(checkpoint["state_dict"])
+            RandomState.restore(checkpoint, trainer.global_rank)
 
 
 def measure_best(
-    trainer: pl.Trainer, task: pl.LightningModule, data: pl.LightningDataModule
+    trainer: pl.Trainer,
+    task: pl.LightningModule,
+    data: pl.LightningDataModule,
+    best: Path,
+    *,
+    split: Literal["test", "val"] = "test",
 ) -> dict[str, float]:
-    """Load the best epoch into the task and measure it on the test split.
+    """Load the best epoch into the task and measure it on the test split, or the one named.
 
     Several devices would share the tiles out and pad them, so that some would count twice. So each
     process measures all tiles on its own device: what they gather then is the same, n times over,
@@ -203,8 +296,7 @@ def measure_best(
     Raises:
         OutOfMemoryError: The batches do not fit into memory.
     """
-    path = trainer.checkpoint_callback.best_model_path
-    task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
+    task.load_state_dict(read_last(best)["state_dict"])
     if not all(bool(value.isfinite().all()) for value in task.state_dict().values()):
         raise EosfmError(
             "Training diverged: weights are no longer finite numbers.", hint="Lower --lr."
@@ -220,11 +312,13 @@ def measure_best(
         enable_model_summary=False,
     )
     with memory_errors():
-        tester.test(task, datamodule=data, verbose=False)
+        measure = tester.test if split == "test" else tester.validate
+        measure(task, datamodule=data, verbose=False)
+    prefixes = (f"{split}/", f"{split}_")  # TerraTorch's way and that of many others
     return {
-        name.removeprefix("test/"): float(value)
+        name[len(prefixes[0]) :]: float(value)
         for name, value in tester.callback_metrics.items()
-        if name.startswith("test/")
+        if name.startswith(prefixes)
     }
 
 

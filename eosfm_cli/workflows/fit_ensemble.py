@@ -5,32 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from eosfm_cli import __version__
-from eosfm_cli.data.datamodule import build_datamodule
+from eosfm_cli.data.datamodule import TileDataModule, build_datamodule
 from eosfm_cli.data.sources import located
-from eosfm_cli.data.statistics import with_statistics
-from eosfm_cli.ensemble.bundle import is_choice, read_ensemble, write_model
-from eosfm_cli.ensemble.encoder import EosFM, choose_specialists, plan_specialists
+from eosfm_cli.ensemble.bundle import fingerprint, is_choice, read_ensemble, write_model
+from eosfm_cli.ensemble.encoder import EnsembleEncoder, choose_specialists, plan_specialists
+from eosfm_cli.ensemble.hub import locate
 from eosfm_cli.ensemble.specialist import Specialist, parameter_count
 from eosfm_cli.errors import DataError, UsageError
-from eosfm_cli.manifest import DecoderInfo, EncoderInfo, ModelManifest
+from eosfm_cli.manifest import DecoderInfo, EncoderInfo, Gates, ModelManifest
 from eosfm_cli.progress import Progress
-from eosfm_cli.recipe import Recipe
-from eosfm_cli.results import Cost, FitResult
-from eosfm_cli.run_dir import completed_runs, now
+from eosfm_cli.recipe import Recipe, Selection
+from eosfm_cli.results import Cost, FitResult, PhasePlan, WorkPlan
+from eosfm_cli.run_dir import RunDir, completed_runs, now
 from eosfm_cli.training.callbacks import read_history
-from eosfm_cli.training.model import build_model, choose_decoder
+from eosfm_cli.training.model import build_model, choose_decoder, start_from
 from eosfm_cli.training.plots import draw_selection
+from eosfm_cli.training.rehearsal import describe_plan, rehearse
 from eosfm_cli.training.task import build_fit_task
 from eosfm_cli.training.trainer import (
     build_trainer,
     check_batches,
     check_machine,
+    checkpoint_folder,
     fit,
     measure_best,
     seed_everything,
@@ -46,11 +49,12 @@ def fit_ensemble(
     data_root: Path | None,
     progress: Progress,
     strict: bool = False,
+    resume: RunDir | None = None,
 ) -> FitResult:
     """Fit the ensemble that `recipe.fit` describes to the recipe's task.
 
-    With `top_k` two fits run one after the other: a search over all specialists with open gates,
-    then a fit of the best k alone. The model file has only the specialists that survive.
+    With `top_k` two fits run one after the other: a search over all specialists with gates that
+    learn, then a fit of the best k alone. The model file has only the specialists that survive.
 
     Args:
         recipe: Dataset and, in `fit`, every choice about the ensemble.
@@ -58,32 +62,25 @@ def fit_ensemble(
         data_root: Where datasets are; `EOSFM_DATA` or `data` if not given.
         progress: Who is told.
         strict: Treat `top_k` above the number of usable specialists as an error.
+        resume: Go on with this run, whose recipe it is, in its folder.
 
     Raises:
+        UsageError: The data or the ensemble of the run to go on with has changed, or the
+            specialists' widths do not go together.
         DataError: The dataset or the ensemble is missing or unusable.
         BandError: No specialist can be fed from the recipe's bands.
     """
-    check_machine(recipe.fit, progress)  # what cannot work fails before the data is read
-    decoder = choose_decoder(recipe, recipe.fit)
-    source = find_ensemble(recipe, root, progress)
-    specialists = choose_specialists(
-        read_ensemble(source), recipe.fit.specialists, recipe.fit.exclude
-    )
-    recipe = _with_ensemble(located(recipe, data_root), source)
-    recipe = with_statistics(recipe, None, progress)
-    seed_everything(recipe.fit.seed)
-    plan = plan_specialists([specialist.info for specialist in specialists], recipe.bands)
-    top_k = _check_top_k(recipe.fit.top_k, len(plan.usable), progress, strict=strict)
-    for line in plan.announcement():
-        progress.say(line)
-    data = build_datamodule(recipe, None, spec=recipe.fit, progress=progress)
-    check_batches(data, recipe.fit)
-    with open_run("fit", recipe, root, progress) as running:
-        encoder = _build_encoder(specialists, recipe, gated=top_k is not None)
-        phases = _Phases(recipe, decoder, data, running)
+    ready = _prepare(recipe, find_ensemble(recipe, root, progress), data_root, progress, strict)
+    recipe, data, source = ready.recipe, ready.data, ready.source
+    encoder = ready.encoder()  # what does not go together fails before there is a run
+    facts = {"tiles": data.tile_counts, "ensemble": fingerprint(ready.specialists)}
+    with open_run(
+        "fit", recipe.name, recipe.to_yaml(), root, progress, resume=resume, facts=facts
+    ) as running:
+        phases = _Phases(ready, running)
         scores: dict[str, float] = {}
-        if top_k is not None:
-            encoder, scores = phases.search(encoder, top_k)
+        if ready.top_k is not None:
+            encoder, scores = phases.search(encoder, ready.top_k)
         model, metrics = phases.fit(encoder)
         counts = parameter_count(model), parameter_count(model, trainable=True)
         running.entries.update(
@@ -95,7 +92,7 @@ def fit_ensemble(
             ensemble=source,
         )
         if running.leads:
-            manifest = _describe(recipe, encoder, decoder, scores, metrics, running.cost)
+            manifest = _describe(recipe, encoder, ready.decoder, scores, metrics, running.cost)
             write_model(running.run.model, model.state_dict(), manifest)
     return FitResult(
         recipe=recipe.name,
@@ -111,14 +108,125 @@ def fit_ensemble(
     )
 
 
-def find_ensemble(recipe: Recipe, root: Path, progress: Progress) -> Path:
+def plan_fit(
+    recipe: Recipe,
+    *,
+    root: Path,
+    data_root: Path | None,
+    progress: Progress,
+    strict: bool = False,
+) -> WorkPlan:
+    """Say what `fit_ensemble` would do, from a few steps of it; nothing is kept.
+
+    Raises:
+        DataError: The dataset or the ensemble is missing or unusable.
+        BandError: No specialist can be fed from the recipe's bands.
+    """
+    with TemporaryDirectory() as folder:
+        gathered = Path(folder) / "ensemble.safetensors"
+        source = find_ensemble(recipe, root, progress, gather_into=gathered)
+        ready = _prepare(recipe, source, data_root, progress, strict)
+    encoder, spec = ready.encoder(), ready.recipe.fit
+    phases = []
+    if ready.top_k is not None:
+        phases.append(ready.rehearse("search", encoder, spec.epochs_of_search))
+        encoder = encoder.keep(encoder.names[: ready.top_k])
+    phases.append(ready.rehearse("fit", encoder, spec.epochs))
+    return describe_plan(ready.data, spec, phases, ready.encoder().names)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """All that a fit needs, checked."""
+
+    recipe: Recipe
+    """With statistics, the data's place and the ensemble that is taken."""
+    source: Path
+    """The ensemble's file."""
+    specialists: Sequence[Specialist]
+    data: TileDataModule
+    decoder: DecoderInfo
+    top_k: int | None
+    """`None` where every usable specialist stays."""
+
+    def encoder(self) -> EnsembleEncoder:
+        """The ensemble, with gates where it is to be searched."""
+        fit = self.recipe.fit
+        kinds: dict[Selection, Gates] = {"topk": "search", "smooth": "smooth"}
+        options = EncoderInfo(
+            fusion=fit.fusion,
+            fuse_to_mult=fit.fuse_to_mult,
+            normalize=fit.normalize,
+            project=fit.project,
+            adapt=fit.adapt,
+            gates="none" if self.top_k is None else kinds[fit.selection],
+            top_k=fit.top_k,
+            selection=fit.selection,
+            scale_features=fit.scale_features,
+        )
+        return EnsembleEncoder.with_weights(
+            self.specialists,
+            self.recipe.bands,
+            options,
+            declared=self.recipe.views,
+            freeze=fit.freeze,
+        )
+
+    def task(self, encoder: EnsembleEncoder, epochs: int) -> LightningModule:
+        """A task that trains what stands on an encoder."""
+        model = build_model(
+            encoder,
+            task=self.recipe.task,
+            decoder=self.decoder,
+            classes=len(self.recipe.classes),
+            pooling=self.recipe.pooling,
+        )
+        start_from(model, self.data.target_mean)
+        return build_fit_task(self.recipe, model, epochs=epochs)
+
+    def rehearse(self, phase: str, encoder: EnsembleEncoder, epochs: int) -> PhasePlan:
+        """What a phase would take."""
+        task = self.task(encoder, epochs)
+        return rehearse(phase, task, self.data, self.recipe.fit, epochs)
+
+
+def _prepare(
+    recipe: Recipe, source: Path, data_root: Path | None, progress: Progress, strict: bool
+) -> _Ready:
+    """Check and open everything; what cannot work fails before the data is read."""
+    check_machine(recipe.fit, progress)
+    decoder = choose_decoder(recipe, recipe.fit)
+    specialists = choose_specialists(
+        read_ensemble(source), recipe.fit.specialists, recipe.fit.exclude
+    )
+    recipe = _with_ensemble(located(recipe, data_root), source)
+    seed_everything(recipe.fit.seed)
+    infos = [specialist.info for specialist in specialists]
+    plan = plan_specialists(infos, recipe.bands, declared=recipe.views)
+    top_k = _check_top_k(recipe.fit.top_k, len(plan.usable), progress, strict=strict)
+    for line in plan.announcement():
+        progress.say(line)
+    data = build_datamodule(recipe, None, spec=recipe.fit, progress=progress)
+    check_batches(data, recipe.fit)
+    return _Ready(data.recipe, source, specialists, data, decoder, top_k)
+
+
+def find_ensemble(
+    recipe: Recipe, root: Path, progress: Progress, *, gather_into: Path | None = None
+) -> Path:
     """The ensemble to fit: as named, else the newest export, gathered anew if it is out of date.
+
+    Args:
+        recipe: May name an ensemble.
+        root: The experiments folder.
+        progress: Told which is taken.
+        gather_into: Where to write what is gathered, instead of over the export.
 
     Raises:
         DataError: There is neither an ensemble nor a trained specialist.
     """
     if recipe.fit.ensemble is not None:
-        return Path(recipe.fit.ensemble)
+        return locate(recipe.fit.ensemble, progress).path
     exports = [root / "ensemble.safetensors", root / "ensemble.pth"]
     newest = max((e for e in exports if e.is_file()), key=_written, default=None)
     trained = completed_runs(root, "train")
@@ -130,7 +238,7 @@ def find_ensemble(recipe: Recipe, root: Path, progress: Progress) -> Path:
         )
     if newest is None:
         progress.say("no export yet: gathering the trained specialists")
-        return export(None, root=root, output=None, progress=progress).path
+        return export(None, root=root, output=gather_into, progress=progress).path
     if any(_written(run.summary) > _written(newest) for run in trained):
         if is_choice(newest):
             progress.warn(
@@ -139,7 +247,8 @@ def find_ensemble(recipe: Recipe, root: Path, progress: Progress) -> Path:
             )
         else:
             progress.say(f"{newest} is older than the newest specialist: gathering them again")
-            return export(None, root=root, output=newest, progress=progress).path
+            output = gather_into or newest
+            return export(None, root=root, output=output, progress=progress).path
     progress.say(f"ensemble: {newest} (newest export)")
     return newest
 
@@ -152,17 +261,6 @@ def _with_ensemble(recipe: Recipe, source: Path) -> Recipe:
     """Write the ensemble that was taken into the recipe, so that the run can be run again."""
     taken = {"ensemble": str(source.absolute())}
     return recipe.model_copy(update={"fit": recipe.fit.model_copy(update=taken)})
-
-
-def _build_encoder(specialists: Sequence[Specialist], recipe: Recipe, *, gated: bool) -> EosFM:
-    return EosFM.with_weights(
-        specialists,
-        recipe.bands,
-        fusion=recipe.fit.fusion,
-        normalize=recipe.fit.normalize,
-        gated=gated,
-        freeze=recipe.fit.freeze,
-    )
 
 
 def _check_top_k(top_k: int | None, usable: int, progress: Progress, *, strict: bool) -> int | None:
@@ -183,16 +281,16 @@ def _check_top_k(top_k: int | None, usable: int, progress: Progress, *, strict: 
 class _Phases:
     """The fits of one run, each with an optimiser and a trainer of its own."""
 
-    recipe: Recipe
-    decoder: DecoderInfo
-    data: LightningDataModule
+    ready: _Ready
     running: Running
 
-    def search(self, encoder: EosFM, top_k: int) -> tuple[EosFM, dict[str, float]]:
-        """Train with open gates, then keep the best k; their fusion weights are carried over."""
-        epochs = self.recipe.fit.search_epochs or max(1, self.recipe.fit.epochs // 2)
-        task = build_fit_task(self.recipe, self._model(encoder), epochs=epochs)
-        fit(self._trainer("search", epochs), task, self.data)
+    def search(
+        self, encoder: EnsembleEncoder, top_k: int
+    ) -> tuple[EnsembleEncoder, dict[str, float]]:
+        """Train with gates that learn, then keep the best k with what was learned about them."""
+        epochs = self.ready.recipe.fit.epochs_of_search
+        task = self.ready.task(encoder, epochs)
+        self._train("search", task, epochs)
         scores = encoder.gates.ranking()
         chosen = list(scores)[:top_k]
         self.running.progress.say(f"kept: {', '.join(chosen)}")
@@ -202,37 +300,35 @@ class _Phases:
             draw_selection(run.path / "selection.png", read_history(run), chosen)
         return encoder.keep(chosen), scores
 
-    def fit(self, encoder: EosFM) -> tuple[nn.Module, dict[str, float]]:
+    def fit(self, encoder: EnsembleEncoder) -> tuple[nn.Module, dict[str, float]]:
         """Train fusion, decoder and head on what is left, and measure the best epoch."""
-        epochs = self.recipe.fit.epochs
-        task = build_fit_task(self.recipe, self._model(encoder), epochs=epochs)
-        trainer = self._trainer("fit", epochs)
-        fit(trainer, task, self.data)
-        return task.model, measure_best(trainer, task, self.data)
+        epochs = self.ready.recipe.fit.epochs
+        task = self.ready.task(encoder, epochs)
+        trainer = self._train("fit", task, epochs)
+        return task.model, measure_best(trainer, task, self.ready.data, self.running.run.best)
 
-    def _model(self, encoder: EosFM) -> nn.Module:
-        return build_model(
-            encoder,
-            task=self.recipe.task,
-            decoder=self.decoder,
-            classes=len(self.recipe.classes),
-        )
-
-    def _trainer(self, phase: Literal["search", "fit"], epochs: int) -> Trainer:
-        return build_trainer(
-            self.recipe,
-            self.recipe.fit,
-            self.running.run,
+    def _train(
+        self, phase: Literal["search", "fit"], task: LightningModule, epochs: int
+    ) -> Trainer:
+        run, progress, recipe = self.running.run, self.running.progress, self.ready.recipe
+        trainer = build_trainer(
+            recipe,
+            recipe.fit,
+            run,
             epochs=epochs,
-            progress=self.running.progress,
-            title=f"{phase} {self.recipe.name}",
+            progress=progress,
+            title=f"{phase} {recipe.name}",
             phase=phase,
+            after_epoch=self.running.note_cost,
         )
+        folder = checkpoint_folder(run, phase)
+        fit(trainer, task, self.ready.data, folder=folder, progress=progress)
+        return trainer
 
 
 def _describe(
     recipe: Recipe,
-    encoder: EosFM,
+    encoder: EnsembleEncoder,
     decoder: DecoderInfo,
     scores: dict[str, float],
     metrics: dict[str, float],
@@ -248,15 +344,11 @@ def _describe(
         sensor=recipe.sensor,
         statistics=recipe.statistics or {},
         classes=recipe.classes,
+        target=recipe.target,
+        pooling=recipe.pooling,
         ignore_index=recipe.ignore_index,
         tile_size=recipe.tile.size,
-        encoder=EncoderInfo(
-            fusion=recipe.fit.fusion,
-            normalize=recipe.fit.normalize,
-            top_k=recipe.fit.top_k,
-            out_channels=tuple(encoder.out_channels),
-            scores=scores,
-        ),
+        encoder=encoder.describe().model_copy(update={"scores": scores}),
         specialists=encoder.specialists,
         decoder=decoder,
         metrics=metrics,

@@ -7,7 +7,7 @@ one. Those followers share the leader's folder; the leader alone writes to it an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,14 +16,22 @@ from typing import Any
 from torch import distributed
 
 from eosfm_cli.carbon.tracker import Meter, track
-from eosfm_cli.errors import EosfmError, Interrupted
+from eosfm_cli.errors import EosfmError, Interrupted, UsageError
 from eosfm_cli.progress import Logged, Progress, Silent
-from eosfm_cli.recipe import Recipe
 from eosfm_cli.results import Cost
-from eosfm_cli.run_dir import Kind, RunDir, State, create_run, now, write_text
+from eosfm_cli.run_dir import (
+    COMMANDS,
+    Kind,
+    RunDir,
+    State,
+    clear_leftovers,
+    create_run,
+    leads,
+    now,
+    write_text,
+)
 from eosfm_cli.training.trainer import library_messages_to
 
-_COMMANDS: dict[Kind, str] = {"train": "train-specialist", "fit": "fit-ensemble"}
 _SHARED = "EOSFM_RUN"
 """How the leader tells its first followers, which inherit its environment, where the run is."""
 
@@ -38,39 +46,85 @@ class Running:
     leads: bool
     """Whether this process writes the run's products."""
     meter: Meter
+    before: Cost = field(default_factory=Cost)
+    """What the run took before it was resumed."""
     entries: dict[str, Any] = field(default_factory=dict)
     """What the summary will say."""
 
     @property
     def cost(self) -> Cost:
         """What the run has taken so far; complete once it is closed."""
-        return self.meter.cost
+        return self.before + self.meter.cost
+
+    def note_cost(self) -> None:
+        """Write down what the run has taken so far, should it be killed before its end."""
+        if self.leads:
+            self.run.write_summary(**asdict(self.cost))
 
 
 @contextmanager
-def open_run(kind: Kind, recipe: Recipe, root: Path, progress: Progress) -> Iterator[Running]:
-    """Run something in a fresh run folder, and write its summary however it ends."""
-    if not _leads():
+def open_run(
+    kind: Kind,
+    name: str,
+    config: str,
+    root: Path,
+    progress: Progress,
+    *,
+    resume: RunDir | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Iterator[Running]:
+    """Run something in a run folder of its own, and write its summary however it ends.
+
+    Args:
+        kind: What is done.
+        name: The specialist or recipe.
+        config: The resolved configuration, as YAML.
+        root: The experiments folder.
+        progress: Who is told.
+        resume: Go on in this folder, which keeps its configuration.
+        facts: What must not change between a run and its continuation: what is known of the data
+            and of other inputs, as plain values.
+
+    Raises:
+        UsageError: Another process works in the run, or the facts are no longer the same.
+        OutputError: The folder cannot be written.
+    """
+    if not leads():
         with library_messages_to(Path(os.devnull)):
             yield _follow()
         return
-    run = _shared(create_run(root, kind, recipe.name))
+    run = _shared(resume or create_run(root, kind, name))
+    with run.hold():
+        if resume is None:
+            write_text(run.config, config)
+            run.write_summary(facts=facts or {})
+        else:
+            _check_facts(run, facts or {})
+            clear_leftovers(run.path)
+        with _tracked(kind, name, run, root, progress, resumed=resume is not None) as running:
+            yield running
+
+
+@contextmanager
+def _tracked(
+    kind: Kind, name: str, run: RunDir, root: Path, progress: Progress, *, resumed: bool
+) -> Iterator[Running]:
     state: State = "failed"
     running: Running | None = None
+    before = _cost_so_far(run)
     try:
-        write_text(run.config, recipe.to_yaml())
         progress.say(f"run folder: {run.path}")
+        if resumed:
+            run.write_summary(state="running", resumed=now())
+            if not _has_checkpoint(run):
+                progress.say("no epoch was finished: it begins anew")
         with (
             library_messages_to(run.log),
             track(
-                root,
-                command=_COMMANDS[kind],
-                name=recipe.name,
-                run=run.path,
-                progress=progress,
+                root, command=COMMANDS[kind], name=name, run=run.path, progress=progress
             ) as meter,
         ):
-            running = Running(run, Logged(progress, run.log), leads=True, meter=meter)
+            running = Running(run, Logged(progress, run.log), True, meter, before)
             yield running
         state = "completed"
     except Interrupted:
@@ -80,6 +134,12 @@ def open_run(kind: Kind, recipe: Recipe, root: Path, progress: Progress) -> Iter
         # what ended the run matters more than that its end cannot be noted, say on a full disk
         with nullcontext() if state == "completed" else suppress(EosfmError):
             _close(run, running, state)
+        if state != "completed" and _has_checkpoint(run):
+            progress.say(f"to go on: {run.resume_command}")
+
+
+def _has_checkpoint(run: RunDir) -> bool:
+    return any(run.checkpoints.rglob(run.last.name))
 
 
 def _close(run: RunDir, running: Running | None, state: State) -> None:
@@ -88,10 +148,23 @@ def _close(run: RunDir, running: Running | None, state: State) -> None:
     run.write_summary(**entries, **cost, finished=now(), state=state)
 
 
-def _leads() -> bool:
-    return (
-        int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("NODE_RANK", "0")) == 0
-    )
+def _cost_so_far(run: RunDir) -> Cost:
+    summary = run.read_summary()
+    return Cost(**{key: float(summary.get(key) or 0) for key in asdict(Cost())})
+
+
+def _check_facts(run: RunDir, facts: Mapping[str, Any]) -> None:
+    before = run.read_summary().get("facts") or {}
+    changed = [
+        f"  {key}: {before[key]} then, {value} now"
+        for key, value in facts.items()
+        if key in before and before[key] != value
+    ]
+    if changed:
+        raise UsageError(
+            "\n".join([f"What {run.path} works on has changed since it began:", *changed]),
+            hint="Bring back what was there, or start a run of its own without --resume.",
+        )
 
 
 def _shared(run: RunDir) -> RunDir:

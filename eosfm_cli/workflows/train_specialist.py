@@ -8,16 +8,17 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule
 
-from eosfm_cli.data.datamodule import build_datamodule
+from eosfm_cli.data.datamodule import TileDataModule, build_datamodule
 from eosfm_cli.data.sources import located
-from eosfm_cli.data.statistics import with_statistics
 from eosfm_cli.ensemble.specialist import build_backbone, parameter_count
 from eosfm_cli.errors import EosfmError, WeightsUnavailableError, is_out_of_memory
 from eosfm_cli.manifest import DecoderInfo
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe
-from eosfm_cli.results import TrainResult
-from eosfm_cli.training.model import choose_decoder
+from eosfm_cli.results import TrainResult, WorkPlan
+from eosfm_cli.run_dir import RunDir
+from eosfm_cli.training.model import choose_decoder, start_from
+from eosfm_cli.training.rehearsal import describe_plan, rehearse
 from eosfm_cli.training.task import build_specialist_task
 from eosfm_cli.training.trainer import (
     build_trainer,
@@ -27,11 +28,16 @@ from eosfm_cli.training.trainer import (
     measure_best,
     seed_everything,
 )
-from eosfm_cli.workflows.running import open_run
+from eosfm_cli.workflows.running import Running, open_run
 
 
 def train_specialist(
-    recipe: Recipe, *, root: Path, data_root: Path | None, progress: Progress
+    recipe: Recipe,
+    *,
+    root: Path,
+    data_root: Path | None,
+    progress: Progress,
+    resume: RunDir | None = None,
 ) -> TrainResult:
     """Train the specialist that a recipe describes, and measure it on the test split.
 
@@ -40,32 +46,26 @@ def train_specialist(
         root: The experiments folder; the run goes to `root/train/<recipe>/<run>/`.
         data_root: Where datasets are; `EOSFM_DATA` or `data` if not given.
         progress: Who is told.
+        resume: Go on with this run, whose recipe it is, in its folder.
 
     Raises:
         DataError: The dataset is missing, incomplete or laid out otherwise.
+        UsageError: The data of the run to go on with has changed.
         WeightsUnavailableError: Pretrained weights were asked for and cannot be had.
     """
-    spec = recipe.training
-    check_machine(spec, progress)  # what cannot work fails before the data is read
-    build_backbone(spec.backbone, len(recipe.bands))
-    decoder = choose_decoder(recipe, spec)
-    recipe = with_statistics(located(recipe, data_root), None, progress)
-    data = build_datamodule(recipe, None, spec=spec, progress=progress)
-    progress.say(f"data: {recipe.dataset.root}; bands: {', '.join(recipe.bands)}")
-    check_batches(data, spec)
-    seed_everything(spec.seed)
-    task = _build_task(recipe, decoder)
-    with open_run("train", recipe, root, progress) as running:
-        trainer = build_trainer(
-            recipe,
-            spec,
-            running.run,
-            epochs=spec.epochs,
-            progress=running.progress,
-            title=recipe.name,
-        )
-        fit(trainer, task, data)
-        metrics = measure_best(trainer, task, data)
+    started = resume is not None and resume.last.is_file()
+    data, task = _prepared(recipe, data_root, progress, started=started)
+    recipe = data.recipe
+    with open_run(
+        "train",
+        recipe.name,
+        recipe.to_yaml(),
+        root,
+        progress,
+        resume=resume,
+        facts={"tiles": data.tile_counts},
+    ) as running:
+        metrics = _train(task, data, running)
         parameters = parameter_count(task.model.encoder)
         trainable = parameter_count(task.model, trainable=True)
         running.entries.update(metrics=metrics, parameters=parameters, trainable=trainable)
@@ -73,7 +73,54 @@ def train_specialist(
     return TrainResult(recipe.name, run, metrics, parameters, trainable, running.cost)
 
 
-def _build_task(recipe: Recipe, decoder: DecoderInfo) -> LightningModule:
+def plan_training(recipe: Recipe, *, data_root: Path | None, progress: Progress) -> WorkPlan:
+    """Say what `train_specialist` would do, from a few steps of it; nothing is kept.
+
+    Raises:
+        DataError: The dataset is missing, incomplete or laid out otherwise.
+    """
+    data, task = _prepared(recipe, data_root, progress, started=True)
+    spec = recipe.training
+    return describe_plan(data, spec, [rehearse("train", task, data, spec, spec.epochs)])
+
+
+def _prepared(
+    recipe: Recipe, data_root: Path | None, progress: Progress, *, started: bool
+) -> tuple[TileDataModule, LightningModule]:
+    """The data and the task; what cannot work fails before the data is read."""
+    spec = recipe.training
+    check_machine(spec, progress)
+    build_backbone(spec.backbone, len(recipe.bands))
+    decoder = choose_decoder(recipe, spec)
+    data = build_datamodule(located(recipe, data_root), None, spec=spec, progress=progress)
+    progress.say(f"data: {data.recipe.dataset.root}; bands: {', '.join(recipe.bands)}")
+    check_batches(data, spec)
+    seed_everything(spec.seed)
+    task = _build_task(data.recipe, decoder, started=started)
+    start_from(task.model, data.target_mean)
+    return data, task
+
+
+def _train(task: LightningModule, data: TileDataModule, running: Running) -> dict[str, float]:
+    recipe, run = data.recipe, running.run
+    trainer = build_trainer(
+        recipe,
+        recipe.training,
+        run,
+        epochs=recipe.training.epochs,
+        progress=running.progress,
+        title=recipe.name,
+        after_epoch=running.note_cost,
+    )
+    fit(trainer, task, data, folder=run.checkpoints, progress=running.progress)
+    return measure_best(trainer, task, data, run.best)
+
+
+def _build_task(recipe: Recipe, decoder: DecoderInfo, *, started: bool) -> LightningModule:
+    """The task; one that goes on has its weights already and asks no hub for others."""
+    if started:
+        training = recipe.training.model_copy(update={"pretrained": False})
+        recipe = recipe.model_copy(update={"training": training})
     arguments = {f"decoder_{key}": value for key, value in decoder.arguments.items()}
     with _hub_errors(recipe):
         return build_specialist_task(recipe, {"decoder": decoder.name, **arguments})
