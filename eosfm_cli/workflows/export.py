@@ -9,18 +9,24 @@ from pathlib import Path
 
 from eosfm_cli.bands import nearest_word
 from eosfm_cli.ensemble.bundle import (
+    holds_ensemble,
+    read_ensemble,
     specialist_name,
-    with_unique_names,
     write_ensemble,
     writer_for,
 )
 from eosfm_cli.ensemble.checkpoint import read_specialist
+from eosfm_cli.ensemble.encoder import choose_specialists
+from eosfm_cli.ensemble.gathering import from_file, gather
+from eosfm_cli.ensemble.hub import is_address, locate
 from eosfm_cli.ensemble.specialist import Specialist
-from eosfm_cli.errors import DataError, EosfmError
+from eosfm_cli.errors import DataError, EosfmError, UsageError
+from eosfm_cli.lightning_yaml import is_lightning_yaml
 from eosfm_cli.progress import Progress, Silent
-from eosfm_cli.recipe import load_recipe
+from eosfm_cli.recipe import Recipe, load_recipe
 from eosfm_cli.results import ExportResult
 from eosfm_cli.run_dir import RunDir, completed_runs, newest_first
+from eosfm_cli.workflows.card import check_card, write_ensemble_card
 
 _TRAIN_FIRST = "Train one first: eosfm train-specialist RECIPE"
 
@@ -31,29 +37,80 @@ def export(
     root: Path,
     encoders_folder: Path | None = None,
     output: Path | None = None,
+    specialists: Sequence[str] | None = None,
+    exclude: Sequence[str] = (),
+    append: bool = False,
+    card: Path | None = None,
     progress: Progress | None = None,
 ) -> ExportResult:
     """Write the specialists of finished runs, in the order of their names, into one file.
 
     Args:
-        runs: Run folders, checkpoints, or names of specialists (their newest completed run); the
-            newest completed run of every specialist if not given.
+        runs: Run folders, checkpoints, names of specialists (their newest completed run), or
+            ensemble files, whose specialists come first and in their own order; the newest
+            completed run of every specialist if not given.
         root: The folder of the project's runs.
         encoders_folder: Where to look for specialists instead of `root/train`.
         output: The file; `root/ensemble.safetensors` if not given. Its suffix says the format.
+        specialists: Take only these of what is found; all if not given.
+        exclude: Take all but these.
+        append: Keep what is in the output already, and add what is not.
+        card: Where to write a model card.
         progress: Told of everything taken or left out.
 
     Raises:
         DataError: Nothing usable was found, or something named cannot be used.
-        UsageError: The suffix of `output` stands for no format.
+        UsageError: The suffix of `output` stands for no format, it is one of the files to read, or
+            a name is unknown.
+        OutputError: A file cannot be written.
     """
     progress = progress or Silent()
     path = output or root / "ensemble.safetensors"
     writer_for(path)
-    folder = encoders_folder or root / "train"
+    check_card(card)
+    there = read_ensemble(path, progress) if append and path.is_file() else ()
+    found, skipped = _collect(runs, root, encoders_folder or root / "train", path, progress)
+    taken = choose_specialists(found, specialists, exclude)
+    gathered = gather(taken, progress, onto=there)
+    added = gathered.specialists[len(there) :]
+    for specialist in added:
+        progress.say(f"Took {_described(specialist)}")
+    if added:
+        chosen = bool(runs or exclude or append) or specialists is not None
+        write_ensemble(path, gathered.specialists, named=chosen)
+    else:
+        progress.say(f"{path} has them all already and stays as it is")
+    infos = tuple(specialist.info for specialist in gathered.specialists)
+    write_ensemble_card(card, infos, path, root=root)
+    return ExportResult(
+        path=path,
+        specialists=tuple(info.name for info in infos),
+        skipped=skipped,
+        parameters=sum(info.parameters for info in infos),
+        repeated=gathered.repeated,
+        renamed=gathered.renamed,
+        card=card,
+    )
+
+
+def specialist_of(checkpoint: Path, root: Path) -> Specialist:
+    """The specialist in a checkpoint, with what the run around it knows.
+
+    Raises:
+        BundleError: There is none in it.
+    """
+    (specialist,) = _read(_from_file(checkpoint), root)
+    return specialist
+
+
+def _collect(
+    runs: Sequence[str | Path] | None, root: Path, folder: Path, output: Path, progress: Progress
+) -> tuple[list[Specialist], dict[str, str]]:
+    """The specialists to write, and why others are left out."""
     if runs:
-        found = _Found(*_named(runs, root, folder))
-        taken = [_read(candidate, root) for candidate in found.candidates]
+        found = _Found(*_named(runs, root, folder, progress))
+        _refuse_an_input(output, found.candidates)
+        taken = [one for candidate in found.candidates for one in _read(candidate, root, progress)]
         skipped = dict(found.skipped)
     else:
         found = _scanned(folder)
@@ -63,22 +120,18 @@ def export(
         progress.say(f"Left out {where}: {reason}")
     if not taken:
         raise DataError(_nothing(folder, skipped), hint=_TRAIN_FIRST)
-    specialists = with_unique_names(sorted(taken, key=lambda s: s.info.name))
-    for specialist in specialists:
-        progress.say(f"Took {_described(specialist)}")
-    write_ensemble(path, specialists, named=bool(runs))
-    return ExportResult(
-        path=path,
-        specialists=tuple(specialist.info.name for specialist in specialists),
-        skipped=skipped,
-        parameters=sum(specialist.info.parameters for specialist in specialists),
-    )
+    return taken, skipped
+
+
+def _refuse_an_input(output: Path, candidates: Iterable[_Candidate]) -> None:
+    if output.exists() and any(output.samefile(one.checkpoint) for one in candidates):
+        raise UsageError(f"{output} is one of the inputs.", hint="Choose another --output.")
 
 
 def _described(specialist: Specialist) -> str:
     info = specialist.info
     bands = ", ".join(info.bands) if info.bands else f"{info.in_chans} channels, bands not known"
-    return f"{info.name}: {info.backbone}, {bands} (from {info.run})"
+    return f"{info.name}: {info.backbone}, {bands} (from {info.source or info.run})"
 
 
 def _nothing(folder: Path, skipped: dict[str, str]) -> str:
@@ -91,12 +144,14 @@ def _nothing(folder: Path, skipped: dict[str, str]) -> str:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A checkpoint that may hold a specialist."""
+    """A checkpoint that may hold a specialist, or an ensemble of them."""
 
     name: str
     checkpoint: Path
     run: RunDir | None = None
     """The folder of the run, where eosfm made it."""
+    origin: str | None = None
+    """What to call the file, where it is an ensemble."""
 
     @property
     def where(self) -> str:
@@ -135,13 +190,16 @@ def _newest_runs(runs: Iterable[RunDir]) -> _Found:
     return _Found(tuple(chosen.values()), tuple(skipped))
 
 
+_FITTED = "it is a fitted model, no specialist"
+
+
 def _unusable(run: RunDir) -> str:
     """Why a run has no specialist to give; empty if it has one."""
     summary = run.read_summary()
     if not summary:
         return "its summary.json cannot be read"
-    if summary.get("kind") == "fit":
-        return "it is a fitted model, no specialist"
+    if summary.get("kind") == "fit" or summary.get("specialists"):
+        return _FITTED
     state = summary.get("state")
     if state != "completed":
         return {"running": "it is still running"}.get(str(state), f"it is not finished ({state})")
@@ -194,19 +252,25 @@ def _worth(path: Path) -> tuple[int, int, float]:
 
 
 def _named(
-    runs: Sequence[str | Path], root: Path, folder: Path
+    runs: Sequence[str | Path], root: Path, folder: Path, progress: Progress
 ) -> tuple[tuple[_Candidate, ...], tuple[tuple[str, str], ...]]:
-    """What the user named; the same thing named twice is taken once."""
-    found = [_resolved(str(run), root, folder) for run in runs]
+    """What the user named, ensembles first; the same thing named twice is taken once."""
+    found = [_resolved(str(run), root, folder, progress) for run in runs]
     candidates = {c.checkpoint.absolute(): c for part in found for c in part.candidates}
-    return tuple(candidates.values()), tuple(s for part in found for s in part.skipped)
+    ordered = sorted(candidates.values(), key=lambda c: (0, "") if c.origin else (1, c.name))
+    return tuple(ordered), tuple(s for part in found for s in part.skipped)
 
 
-def _resolved(text: str, root: Path, folder: Path) -> _Found:
+def _resolved(text: str, root: Path, folder: Path, progress: Progress) -> _Found:
+    if is_address(text):
+        located = locate(text, progress)
+        return _Found((_Candidate(located.path.stem, located.path, origin=located.origin),))
     path = Path(text)
     newest = {run.name: run for run in reversed(completed_runs(root, "train"))}
     if text in newest:
         return _Found((_own(newest[text]),))
+    if path.is_file() and holds_ensemble(path):
+        return _Found((_Candidate(path.stem, path, origin=path.name),))
     if path.is_file():
         return _Found((_from_file(path),))
     if path.is_dir():
@@ -224,7 +288,7 @@ def _own(run: RunDir) -> _Candidate:
         raise DataError(
             f"{run.path} cannot be exported: {reason}.",
             hint=f"To take it all the same, name a checkpoint: {run.last}"
-            if run.last.is_file()
+            if run.last.is_file() and reason != _FITTED
             else _TRAIN_FIRST,
         )
     return _Candidate(str(run.read_summary().get("name") or run.name), _checkpoint(run), run)
@@ -255,27 +319,36 @@ def _readable(
 ) -> tuple[list[Specialist], dict[str, str]]:
     """Those candidates that can be read, and why the others cannot."""
     taken, unreadable = [], {}
-    for candidate in candidates:
+    for candidate in sorted(candidates, key=lambda c: c.name):
         try:
-            taken.append(_read(candidate, root))
+            taken += _read(candidate, root)
         except EosfmError as error:
             unreadable[candidate.where] = error.message
     return taken, unreadable
 
 
-def _read(candidate: _Candidate, root: Path) -> Specialist:
+def _read(
+    candidate: _Candidate, root: Path, progress: Progress | None = None
+) -> tuple[Specialist, ...]:
+    if candidate.origin is not None:
+        return from_file(read_ensemble(candidate.checkpoint, progress), candidate.origin)
     run = candidate.run
     if run is None:
-        return read_specialist(
-            candidate.checkpoint, name=candidate.name, run=_relative(candidate.checkpoint, root)
-        )
-    return read_specialist(
-        candidate.checkpoint,
-        name=candidate.name,
-        recipe=load_recipe(str(run.config)),
-        summary=run.read_summary(),
-        run=_relative(run.path, root),
-    )
+        known = {"run": _relative(candidate.checkpoint, root)}
+    else:
+        known = {
+            "recipe": _recipe(run),
+            "summary": run.read_summary(),
+            "run": _relative(run.path, root),
+        }
+    return (read_specialist(candidate.checkpoint, name=candidate.name, **known),)
+
+
+def _recipe(run: RunDir) -> Recipe | None:
+    """What a run was trained on; unknown where a Lightning YAML's own data module says it."""
+    if run.recipe.is_file():
+        return load_recipe(str(run.recipe))
+    return None if is_lightning_yaml(run.config) else load_recipe(str(run.config))
 
 
 def _relative(path: Path, root: Path) -> str:
