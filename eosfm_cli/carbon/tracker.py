@@ -198,7 +198,7 @@ def _build_tracker() -> tuple[OfflineEmissionsTracker, Intensity]:
     from codecarbon import OfflineEmissionsTracker
 
     logging.getLogger("codecarbon").setLevel(logging.CRITICAL + 1)
-    country, intensity = _intensity()
+    country, found = intensity()
     tracker = OfflineEmissionsTracker(
         country_iso_code=country,
         # what a codecarbon configuration of the user's might otherwise send somewhere
@@ -218,7 +218,7 @@ def _build_tracker() -> tuple[OfflineEmissionsTracker, Intensity]:
         force_mode_cpu_load=sys.platform == "darwin",
         **_visible_gpus(),
     )
-    return tracker, intensity
+    return tracker, found
 
 
 def _visible_gpus() -> dict[str, Any]:
@@ -226,7 +226,7 @@ def _visible_gpus() -> dict[str, Any]:
     return {"gpu_ids": []} if os.environ.get("CUDA_VISIBLE_DEVICES") == "" else {}
 
 
-def _intensity() -> tuple[str | None, Intensity]:
+def intensity() -> tuple[str | None, Intensity]:
     """The country to count for, `None` for the world, and its electricity's intensity."""
     from codecarbon.core.emissions import Emissions
     from codecarbon.core.units import Energy

@@ -37,11 +37,16 @@ COMMANDS: dict[str, Listed] = {
     "demo": Listed("demo", START, "Run the whole job on made-up scenes, offline, in minutes."),
     "train-specialist": Listed("train_specialist", MAIN_JOB, "Train one small encoder per recipe."),
     "export": Listed("export", MAIN_JOB, "Gather trained specialists into one ensemble file."),
+    "merge": Listed("merge", MAIN_JOB, "Make one ensemble of several."),
     "fit-ensemble": Listed("fit_ensemble", MAIN_JOB, "Fit the frozen ensemble to a recipe's task."),
     "ablate": Listed("ablate", MAIN_JOB, "Leave each specialist out and see what it is worth."),
     "predict": Listed("predict", MAIN_JOB, "Map a scene with a fitted model."),
+    "inspect": Listed("inspect", LOOK, "Look into an ensemble or a model without running it."),
+    "evaluate": Listed("evaluate", LOOK, "Score a model on its data, or a map, class by class."),
+    "runs": Listed("runs", LOOK, "List the runs that are there, newest first."),
     "emissions": Listed("emissions", LOOK, "Show what each stage cost in time, energy and CO₂."),
-    "recipes": Listed("recipes", LOOK, "List, show, copy and check recipes."),
+    "recipes": Listed("recipes", LOOK, "List, show, copy, check and draft recipes."),
+    "doctor": Listed("doctor", LOOK, "Check this machine, and say what would mend it."),
 }
 
 

@@ -102,14 +102,24 @@ def write_table(
     last = None if total is None else ["" if cell is None else cell for cell in total]
     console = stdout()
     table = _table(columns, cells, last)
-    unbounded = console.options.update(max_width=_WIDE)
-    if console.measure(table, options=unbounded).maximum <= console.width:
+    if _fits(console, table):
         with console.capture() as captured:
             console.print(table)
         write_text("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
         return
     for row in [*cells, *([last] if last else [])]:
         console.print(_record(columns, row))
+
+
+def fits(columns: Sequence[str], rows: Sequence[Sequence[str | None]]) -> bool:
+    """Whether a table is narrow enough to be written as one."""
+    cells = [[UNKNOWN if cell is None else cell for cell in row] for row in rows]
+    return _fits(stdout(), _table(columns, cells, None))
+
+
+def _fits(console: Console, table: Table) -> bool:
+    unbounded = console.options.update(max_width=_WIDE)
+    return console.measure(table, options=unbounded).maximum <= console.width
 
 
 def _table(

@@ -1,0 +1,262 @@
+"""`eosfm evaluate`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from eosfm_cli.commands import figures, options
+from eosfm_cli.commands.console import (
+    ConsoleProgress,
+    fits,
+    next_command,
+    write_json,
+    write_table,
+    write_text,
+)
+from eosfm_cli.commands.options import OUTPUT, example, new_app
+from eosfm_cli.confusion import Confusion
+from eosfm_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from eosfm_cli.results import EvaluationResult
+
+app = new_app()
+
+_MOST_MIXUPS = 8
+_A_MAP, _A_MODEL = "A map against a reference", "A model on its data"
+
+Subject = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN|MAP",
+        help="A run folder, or the name of a specialist or recipe; with --reference, a map.",
+        show_default="the newest completed run",
+    ),
+]
+Split = Annotated[
+    Literal["test", "val"] | None,
+    typer.Option(
+        "--split", help="Which part of the data.", show_default="test", rich_help_panel=_A_MODEL
+    ),
+]
+OtherRecipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="Other data, whose classes have the same names.",
+        show_default="the run's own",
+        autocompletion=options.recipe_names,
+        rich_help_panel=_A_MODEL,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Tiles at once.",
+        show_default="the recipe's",
+        rich_help_panel=_A_MODEL,
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A key of the recipe that is about the data, as in --set fit.workers=0; may be "
+        "repeated.",
+        rich_help_panel=_A_MODEL,
+    ),
+]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A raster of what is known; other grids are read onto the map's.",
+        rich_help_panel=_A_MAP,
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RECIPE",
+        help="A recipe that says how the reference writes the classes.",
+        show_default="the map's own numbers and names",
+        autocompletion=options.recipe_names,
+        rich_help_panel=_A_MAP,
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="Where the results go.",
+        show_default="the run's folder, or beside the map",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
+@app.command(epilog=example("eosfm evaluate map.tif --reference truth.tif"))
+def evaluate(
+    subject: Subject = None,
+    split: Split = None,
+    recipe: OtherRecipe = None,
+    batch_size: BatchSize = None,
+    data_root: options.DataRoot = None,
+    set_: Set = None,
+    plugin: options.Plugins = None,
+    reference: Reference = None,
+    classes: Classes = None,
+    experiments: options.Experiments = None,
+    output: Output = None,
+    json: options.Json = False,
+) -> None:
+    """Score a model on its data, or a map, class by class.
+
+    A model is scored on its test split, a map against a reference raster. Precision is also called
+    the user's accuracy, recall the producer's. Scores, the confusion matrix and its picture are
+    written as evaluation.json, evaluation.csv, confusion.csv and confusion.png.
+    """
+    progress = ConsoleProgress()
+    about_models = {
+        "--split": split,
+        "--recipe": recipe,
+        "--batch-size": batch_size,
+        "--data-root": data_root,
+        "--set": set_,
+        "--plugin": plugin,
+    }
+    if reference is not None:
+        map_ = _map_named(subject, about_models)
+        from eosfm_cli.workflows.evaluate_map import evaluate_map
+
+        result = evaluate_map(map_, reference, classes=classes, output=output, progress=progress)
+    else:
+        if classes is not None:
+            raise UsageError("--classes goes with --reference, for maps.")
+        from eosfm_cli.recipe import parse_overrides
+        from eosfm_cli.workflows.evaluate_run import evaluate_run  # seconds
+
+        options.load_plugins(plugin, progress)
+        result = evaluate_run(
+            subject,
+            root=options.root(experiments),
+            split=split or "test",
+            recipe=recipe,
+            overrides=parse_overrides(set_ or ()),
+            batch_size=batch_size,
+            data_root=data_root,
+            output=output,
+            progress=progress,
+        )
+    if json:
+        write_json(result)
+    else:
+        _show(result)
+    for command in _what_next(result, subject):
+        next_command(options.within(command, experiments))
+
+
+def _map_named(subject: str | None, about_models: dict[str, object]) -> Path:
+    """The map, where everything else that is given is about maps too."""
+    if subject is None:
+        raise UsageError(
+            "--reference needs a map to compare with.",
+            hint="For example: eosfm evaluate map.tif --reference truth.tif",
+        )
+    wrong = [option for option, value in about_models.items() if value]
+    if wrong:
+        raise UsageError(
+            f"{', '.join(wrong)} cannot go with --reference: a map has neither a recipe nor splits."
+        )
+    return Path(subject)
+
+
+def _what_next(result: EvaluationResult, subject: str | None) -> list[str]:
+    if result.split is None:
+        return []
+    if not (result.subject / "model.safetensors").is_file():
+        return ["eosfm export"]
+    model = f" --model {shlex.quote(str(result.subject))}" if subject else ""
+    return [options.predict_command(result.task) + model]
+
+
+# ------------------------------------------------------------------------------ tables
+
+
+def _show(result: EvaluationResult) -> None:
+    confusion = Confusion.of([c.name for c in result.classes], result.confusion)
+    _show_classes(result)
+    write_text("\n")
+    _show_confusion(confusion, result.unit)
+    progress = ConsoleProgress()
+    for path in (result.json, result.csv, result.confusion_csv, result.png):
+        progress.say(f"wrote {path}")
+
+
+def _show_classes(result: EvaluationResult) -> None:
+    """Scores of each class, and of all of them as the mean over classes."""
+    maps, metrics = result.task != "classification", result.metrics
+    rows = [
+        [
+            c.name,
+            *([_score(c.iou)] if maps else []),
+            _score(c.f1),
+            _score(c.precision),
+            _score(c.recall),
+            f"{c.reference:,}",
+        ]
+        for c in result.classes
+    ]
+    mean = [
+        "mean",
+        *([figures.score(metrics["mIoU"])] if maps else []),
+        *(figures.score(metrics[name]) for name in ("F1_Score", "Precision", "Accuracy")),
+        f"{sum(c.reference for c in result.classes):,}",
+    ]
+    columns = ["class", *(["IoU"] if maps else []), "F1", "precision", "recall", result.unit]
+    write_table(columns, rows, total=mean)
+    overall = metrics["Pixel_Accuracy" if maps else "Accuracy_Micro"]
+    write_text(f"right in all: {figures.share(overall)} of the {result.unit}\n")
+
+
+def _score(value: float | None) -> str | None:
+    return None if value is None else figures.score(value)
+
+
+def _show_confusion(confusion: Confusion, unit: str) -> None:
+    columns = ["reference \\ predicted", *confusion.names]
+    rows = [
+        [name, *map(_percent, shares)]
+        for name, shares in zip(confusion.names, confusion.shares, strict=True)
+    ]
+    if fits(columns, rows):
+        write_text(f"% of each reference class's {unit}:\n")
+        write_table(columns, rows)
+    else:
+        _show_mixups(confusion, unit)
+
+
+def _show_mixups(confusion: Confusion, unit: str) -> None:
+    mixups = confusion.mixups()
+    if not mixups:
+        write_text("no class was taken for another\n")
+        return
+    rows = [[m.reference, m.predicted, figures.share(m.share), f"{m.count:,}"] for m in mixups]
+    write_text("most often taken for another (confusion.csv has all):\n")
+    write_table(["reference", "taken for", "share", unit], rows[:_MOST_MIXUPS])
+
+
+def _percent(share: float | None) -> str | None:
+    if share is None:
+        return None
+    return "0" if share == 0 else f"{share * 100:.1f}"

@@ -1,0 +1,257 @@
+"""How well a map agrees with a reference raster, class by class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from eosfm_cli.confusion import Confusion
+from eosfm_cli.data.labels import label_table
+from eosfm_cli.errors import RasterError, UsageError
+from eosfm_cli.progress import Progress
+from eosfm_cli.raster.colours import class_colours
+from eosfm_cli.raster.comparison import (
+    ClassRaster,
+    Overlay,
+    count_pairs,
+    laid_over,
+    open_classes,
+    window_count,
+)
+from eosfm_cli.raster.legend import Legend, read_legend
+from eosfm_cli.recipe import CLASS_MAP_TASKS, Recipe, load_recipe
+from eosfm_cli.results import Cost, EvaluationResult
+from eosfm_cli.workflows.evaluation import Products, conclude, prepare
+
+_MOST_CLASSES = 256
+_MOST_LISTED = 10
+
+
+def evaluate_map(
+    map_: Path,
+    reference: Path,
+    *,
+    classes: str | None = None,
+    output: Path | None = None,
+    progress: Progress,
+) -> EvaluationResult:
+    """Compare a map with a reference raster, pixel by pixel on the map's grid.
+
+    Args:
+        map_: The map: one band, a whole number for each class.
+        reference: What is known, in the same numbers unless a recipe says otherwise.
+        classes: A recipe that names the classes and says how the reference writes them; the
+            map's own class names if not given.
+        output: Where the results go; beside the map if not given.
+        progress: Who is told.
+
+    Raises:
+        RasterError: One of them is damaged or no raster of classes, or they lie apart.
+        UsageError: The recipe does not make maps.
+        OutputError: The results cannot be written.
+    """
+    recipe = None if classes is None else _map_recipe(classes)
+    products = Products(output or map_.parent, before=f"{map_.stem}_")
+    with open_classes(map_) as target, _open_reference(reference, recipe) as known:
+        prepare(products.folder)
+        scheme = _scheme(target, known, recipe, progress)
+        with laid_over(known, target) as (aligned, how):
+            progress.say(how)
+            with progress.step(f"comparing {map_.name}", window_count(target)) as step:
+                overlay = count_pairs(target, aligned, step)
+    _refuse_nothing(overlay, map_, reference)
+    confusion, left_out = _tabulate(overlay, scheme, progress)
+    return conclude(
+        confusion,
+        title=f"{map_.name} against {reference.name}",
+        subject=map_,
+        reference=str(reference),
+        split=None,
+        task="segmentation",
+        products=products,
+        colours=[scheme.colours.get(name, "#ffffff") for name in confusion.names],
+        left_out=left_out,
+        cost=Cost(),
+    )
+
+
+def _map_recipe(name: str) -> Recipe:
+    recipe = load_recipe(name)
+    if recipe.task not in CLASS_MAP_TASKS:
+        raise UsageError(
+            f"{recipe.name} is a recipe of {recipe.task}: its classes are not those of a map.",
+            hint="`eosfm recipes list --task segmentation` shows those that are.",
+        )
+    return recipe
+
+
+def _open_reference(path: Path, recipe: Recipe | None) -> AbstractContextManager[ClassRaster]:
+    masks = None if recipe is None else recipe.dataset.masks
+    if masks is None:
+        return open_classes(path)
+    return open_classes(path, band=masks.band, colours=masks.encoding == "colours")
+
+
+def _refuse_nothing(overlay: Overlay, map_: Path, reference: Path) -> None:
+    if not overlay.pairs:
+        raise RasterError(
+            f"There is no pixel where both {map_} and {reference} have a value.",
+            hint="Do they overlap, and are their nodata values right?",
+        )
+
+
+# ------------------------------------------------------------------------------ what values mean
+
+
+@dataclass(frozen=True)
+class _Scheme:
+    """What the values of both rasters stand for."""
+
+    names: tuple[str, ...]
+    """The classes that are known beforehand, in order."""
+    of_map: Callable[[int], str | None]
+    """The class of a value; `None` if it is none."""
+    of_reference: Callable[[int], str | None]
+    colours: Mapping[str, str]
+    """Class -> colour, where one is known."""
+    written: Callable[[int], str] = str
+    """How the reference writes a value."""
+
+
+def _scheme(
+    target: ClassRaster, known: ClassRaster, recipe: Recipe | None, progress: Progress
+) -> _Scheme:
+    legend = read_legend(target.path, target.dataset)
+    if recipe is not None:
+        return _by_recipe(target, known, legend, recipe, progress)
+    other = read_legend(known.path, known.dataset)
+    names = legend.names or other.names
+    colours = {names.get(v, str(v)): c for v, c in (legend.colours or other.colours).items()}
+    if not names:
+        progress.say("neither raster names its classes: values stand for themselves")
+
+    def called(value: int) -> str:
+        return names.get(value, str(value))
+
+    return _Scheme(
+        names=tuple(dict.fromkeys(names[value] for value in sorted(names))),
+        of_map=called,
+        # what the map could have besides is not known where it names nothing: all counts then
+        of_reference=_matched(legend, other, known.path, progress).get if legend.names else called,
+        colours=colours,
+    )
+
+
+def _matched(
+    legend: Legend, other: Legend, reference: Path, progress: Progress
+) -> Mapping[int, str]:
+    """The classes of the reference's values: by its own names where they are all the map's."""
+    differ = [v for v, name in other.names.items() if legend.names.get(v, name) != name]
+    if not differ:
+        return legend.names
+    if set(other.names.values()) <= set(legend.names.values()):
+        progress.say(f"{reference.name} numbers its classes otherwise: they are matched by name")
+        return other.names
+    listed = ", ".join(
+        f"{v} is {legend.names[v]} in the map and {other.names[v]} in {reference.name}"
+        for v in differ[:_MOST_LISTED]
+    )
+    progress.warn(f"classes are matched by number, though their names differ: {listed}")
+    return legend.names
+
+
+def _by_recipe(
+    target: ClassRaster, known: ClassRaster, legend: Legend, recipe: Recipe, progress: Progress
+) -> _Scheme:
+    table = label_table(recipe)
+    names = dict(enumerate(recipe.class_names))
+
+    def labelled(value: int) -> str | None:
+        return names.get(int(table(np.array([value]))[0]))
+
+    strange = [name for name in legend.names.values() if name not in recipe.class_names]
+    if strange:
+        raise UsageError(
+            f"The classes of {target.path} are not those of {recipe.name}: it has "
+            f"{', '.join(strange)}, and the recipe {', '.join(recipe.class_names)}.",
+            hint="Leave --classes out to take the map's own, or name the recipe that it was made "
+            "with.",
+        )
+    if known.dataset.nodata in table.explicit:
+        progress.warn(
+            f"{known.path.name} says that {known.dataset.nodata:g} means no data, and "
+            f"{recipe.name} that it is a class: its pixels are left out."
+        )
+    # a map of eosfm has its own numbers even where the names beside it got lost
+    own = legend.names or (names if "EOSFM_RECIPE" in target.dataset.tags() else None)
+    colours = class_colours(recipe.classes)
+    by_colour = len(known.bands) > 1
+    return _Scheme(
+        recipe.class_names,
+        labelled if own is None else own.get,
+        labelled,
+        dict(zip(recipe.class_names, colours, strict=True)),
+        (lambda value: f"#{value:06x}") if by_colour else str,
+    )
+
+
+# ------------------------------------------------------------------------------ the matrix
+
+
+def _tabulate(
+    overlay: Overlay, scheme: _Scheme, progress: Progress
+) -> tuple[Confusion, dict[str, int]]:
+    """The confusion matrix, and why which number of pixels is not in it."""
+    counts: Counter[tuple[str, str]] = Counter()
+    strange: Counter[str] = Counter()
+    for (value, truth), pixels in sorted(overlay.pairs.items()):
+        predicted, actual = scheme.of_map(value), scheme.of_reference(truth)
+        if predicted is None:
+            strange[f"map value {value}, no class"] += pixels
+        elif actual is None:
+            strange[f"reference value {scheme.written(truth)}, no class of the map"] += pixels
+        else:
+            counts[actual, predicted] += pixels
+    left_out = {
+        "no value in the map": overlay.no_map,
+        "no value in the reference": overlay.no_reference,
+        **dict(strange.most_common()),
+    }
+    left_out = {why: pixels for why, pixels in left_out.items() if pixels}
+    _tell(left_out, sum(counts.values()), progress)
+    _refuse_no_class(counts, left_out)
+    names = [*scheme.names, *_others(counts, scheme.names)]
+    return Confusion.of(names, [[counts[a, p] for p in names] for a in names]), left_out
+
+
+def _others(counts: Iterable[tuple[str, str]], known: Sequence[str]) -> list[str]:
+    """Classes that nobody named beforehand, by their number."""
+    found = {name for pair in counts for name in pair} - set(known)
+    return sorted(found, key=lambda name: (int(name), name))
+
+
+def _tell(left_out: Mapping[str, int], compared: int, progress: Progress) -> None:
+    progress.say(f"compared: {compared:,} pixels")
+    listed = [f"{pixels:,} ({why})" for why, pixels in left_out.items()]
+    if listed:
+        more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
+        progress.say(f"left out: {', '.join(listed[:_MOST_LISTED])}{more}")
+
+
+def _refuse_no_class(counts: Mapping[tuple[str, str], int], left_out: Mapping[str, int]) -> None:
+    names = {name for pair in counts for name in pair}
+    if not names:
+        raise RasterError(
+            f"The two rasters have no class in common: {', '.join(left_out)}.",
+            hint="Name the recipe that says how the reference writes its classes: --classes RECIPE",
+        )
+    if len(names) > _MOST_CLASSES:
+        raise RasterError(
+            f"The two rasters have {len(names)} different values, too many for classes.",
+            hint="A map has one whole number for each class.",
+        )
