@@ -3,13 +3,14 @@
 Names are the common names of the STAC electro-optical extension, plus `vv vh hh hv` (radar) and
 `dem`. Wavelengths are band centres in nanometres: Sentinel-2A where it has the band, Landsat for
 the thermal ones. Every adaptation is a matrix `(required × available)` that acts on standardised
-bands, so picking, repeating and compositing are one mechanism.
+bands, so picking, repeating and compositing are one mechanism. Where nobody knows the names, their
+number decides, by the published project's table.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eosfm_cli.errors import BandError, UsageError
@@ -204,22 +205,34 @@ class View:
     matrix: tuple[tuple[float, ...], ...]
     """`(required, available)`; a row of zeros feeds the mean."""
     exact: bool
-    """Whether every required band is one that the specialist was trained to see there."""
+    """Whether every required band is one that the specialist was trained to see there, or the user
+    says what to feed."""
+    strategy: str | None = None
+    """A user's own code that makes the input of what the matrix picks."""
+    plugin: str | None = None
+    """Where that code came from."""
 
     def describe(self, required: Sequence[str], available: Sequence[str]) -> str:
         """Write the view as `red ← nir, green ← red`, or the bare names where they agree."""
+        if self.strategy is not None:
+            return f"computed by {self.strategy} of {self.plugin or 'an installed package'}"
         return ", ".join(
             _describe_row(want, row, available)
             for want, row in zip(required, self.matrix, strict=True)
         )
 
 
+_TOLD_WEIGHT = 0.05
+"""Learned matrices mix a little of everything; a plan names what counts."""
+
+
 def _describe_row(want: str, row: Sequence[float], available: Sequence[str]) -> str:
     parts = [
-        name if weight == 1 else f"{weight:g}·{name}"
+        name if weight == 1 else f"{weight:.2g}·{name}"
         for name, weight in zip(available, row, strict=True)
-        if weight
+        if abs(weight) >= _TOLD_WEIGHT
     ]
+    parts += ["…"] if any(0 < abs(weight) < _TOLD_WEIGHT for weight in row) else []
     source = " + ".join(parts) or "mean"
     return want if source == want else f"{want} ← {source}"
 
@@ -295,6 +308,62 @@ def _gather(
     return View(name, rows, exact)
 
 
+COUNT_RULES: dict[tuple[int, int], tuple[tuple[int, ...], ...]] = {
+    (3, 12): ((3, 2, 1),),
+    (3, 13): ((3, 2, 1), (7, 3, 2)),
+    (3, 2): ((0, 1, 1),),
+    (12, 14): (tuple(range(2, 14)),),
+    (2, 14): ((0, 1),),
+    (3, 14): ((5, 4, 3),),
+    (3, 4): ((3, 0, 1), (0, 1, 2)),
+    (3, 5): ((0, 1, 2), (3, 4, 4)),
+    **{
+        (required, available): (tuple(i % available for i in range(required)),)
+        for required in (12, 13, 14)
+        for available in (2, 3, 4)
+    },
+}
+"""The published rules: (bands required, bands at hand) -> per view, which band feeds which."""
+BY_COUNT = "by count"
+
+
+def views_by_count(required: int, available: int) -> tuple[View, ...]:
+    """The published project's views, for specialists or data whose bands nobody has named.
+
+    Equal numbers are taken as they are, whatever they may mean; others by `COUNT_RULES`.
+    """
+    same = (tuple(range(required)),) if required == available else ()
+    return tuple(
+        View(BY_COUNT, tuple(_unit(index, available) for index in indices), exact=False)
+        for indices in same or COUNT_RULES.get((required, available), ())
+    )
+
+
+def _unit(index: int, length: int) -> tuple[float, ...]:
+    return tuple(float(i == index) for i in range(length))
+
+
+Bands = Sequence[str] | int
+"""Common names in order, or how many there are where nobody has named them."""
+
+
+def named(bands: Bands) -> tuple[str, ...]:
+    """Names to write for bands: their own, or `band 1`, `band 2` and so on."""
+    if isinstance(bands, int):
+        return tuple(f"band {i}" for i in range(1, bands + 1))
+    return tuple(bands)
+
+
+def _count(bands: Bands) -> int:
+    return bands if isinstance(bands, int) else len(bands)
+
+
+def _built_in_views(required: Bands, available: Bands) -> tuple[View, ...]:
+    if isinstance(required, int) or isinstance(available, int):
+        return views_by_count(_count(required), _count(available))
+    return views(required, available)
+
+
 @dataclass(frozen=True)
 class PlanRow:
     """How one specialist takes part: its views, or why it does not."""
@@ -311,6 +380,8 @@ class Plan:
 
     available: tuple[str, ...]
     rows: tuple[PlanRow, ...]
+    unused: tuple[str, ...] = ()
+    """Views that the recipe declares and no specialist takes."""
 
     @property
     def usable(self) -> tuple[PlanRow, ...]:
@@ -321,51 +392,144 @@ class Plan:
         """The plan in words, one line per specialist and view."""
         width = max(len(row.specialist) for row in self.rows)
         return [
-            f"{row.specialist:{width}}  {text}" for row in self.rows for text in self._views_of(row)
+            *(f"{row.specialist:{width}}  {text}" for row in self.rows for text in self._told(row)),
+            *(f"view {name!r} of the recipe: no specialist takes it" for name in self.unused),
         ]
 
     def announcement(self) -> list[str]:
         """What a command says before it runs an ensemble: a heading, and `lines` below it."""
         return ["plan: how the ensemble sees these bands", *(f"  {text}" for text in self.lines())]
 
-    def _views_of(self, row: PlanRow) -> list[str]:
+    def _told(self, row: PlanRow) -> list[str]:
         if not row.views:
             return [f"left out: {row.reason}"]
         return [
-            f"{view.name}{'' if view.exact else ' (inexact)'}: "
+            f"{view.name}{'' if view.exact or view.name == BY_COUNT else ' (inexact)'}: "
             f"{view.describe(row.required, self.available)}"
             for view in row.views
         ]
 
 
-def plan_views(specialists: Iterable[tuple[str, Sequence[str]]], available: Sequence[str]) -> Plan:
+OwnViews = Callable[[Bands, Bands], tuple[View, ...]]
+"""What a user's code makes of (required, available); nothing where it has no say."""
+
+
+def plan_views(
+    specialists: Iterable[tuple[str, Bands]],
+    available: Bands,
+    *,
+    declared: Mapping[str, Sequence[str]] | None = None,
+    own: OwnViews | None = None,
+    known: Mapping[str, Sequence[View]] | None = None,
+) -> Plan:
     """Plan an ensemble's views of the bands at hand.
 
+    What a recipe declares comes before a user's own code, that before the built-in rules.
+
     Args:
-        specialists: Name and required bands of each.
-        available: The bands at hand, in their order.
+        specialists: Name and required bands of each, or their number if nobody knows them.
+        available: The bands at hand, in their order, or their number.
+        declared: View -> bands, as a recipe declares them: for the specialist of that name, else
+            for every specialist that takes so many bands of that kind.
+        own: A user's own code.
+        known: Specialist -> its views, where a model's file says them: no rule is asked.
 
     Raises:
-        BandError: Not one specialist can be fed.
+        BandError: Not one specialist can be fed, or a declared view does not fit.
     """
+    wanted = [
+        (name, bands if isinstance(bands, int) else tuple(bands)) for name, bands in specialists
+    ]
+    offers = _Offers(declared or {}, named(available), {name for name, _ in wanted})
     rows = tuple(
-        PlanRow(
+        _plan_row(name, bands, _fitting(known[name], name, bands, available))
+        if known is not None and name in known
+        else _plan_row(
             name,
-            tuple(required),
-            found := views(required, available),
-            "" if found else f"needs {', '.join(required)}",
+            bands,
+            offers.take(name, bands)
+            or (own and own(bands, available))
+            or _built_in_views(bands, available),
         )
-        for name, required in specialists
+        for name, bands in wanted
     )
-    plan = Plan(tuple(available), rows)
+    plan = Plan(named(available), rows, offers.unused)
     if not plan.usable:
-        wanted = "\n".join(f"  {row.specialist}: {', '.join(row.required)}" for row in rows)
+        listed = "\n".join(f"  {row.specialist}: {', '.join(row.required)}" for row in rows)
         raise BandError(
-            f"No specialist can be fed from these bands.\nat hand: {', '.join(available)}\n"
-            f"wanted by\n{wanted}",
+            f"No specialist can be fed from these bands.\nat hand: {', '.join(plan.available)}\n"
+            f"wanted by\n{listed}",
             hint="Name the bands of the data in file order with --bands, or add a specialist.",
         )
     return plan
+
+
+def _plan_row(name: str, required: Bands, found: Sequence[View]) -> PlanRow:
+    needs = f"{required} bands" if isinstance(required, int) else ", ".join(required)
+    return PlanRow(name, named(required), tuple(found), "" if found else f"needs {needs}")
+
+
+def _fitting(found: Sequence[View], name: str, required: Bands, available: Bands) -> Sequence[View]:
+    """The views that a file says, after checking that their matrices have the right shape."""
+    for view in found:
+        rows = {len(row) for row in view.matrix}
+        right_height = view.strategy is not None or len(view.matrix) == _count(required)
+        if rows != {_count(available)} or not right_height:
+            raise BandError(
+                f"The view {view.name!r} of specialist {name!r} is no matrix of "
+                f"{_count(required)} x {_count(available)} bands.",
+                hint="The file was changed after it was written, or is not for these bands.",
+            )
+    return found
+
+
+class _Offers:
+    """The views that a recipe declares, handed out to the specialists that they fit."""
+
+    def __init__(
+        self, declared: Mapping[str, Sequence[str]], available: Sequence[str], names: set[str]
+    ) -> None:
+        self._declared, self._available, self._names = declared, available, names
+        self._taken: set[str] = set()
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Views that nobody took."""
+        return tuple(name for name in self._declared if name not in self._taken)
+
+    def take(self, name: str, required: Bands) -> tuple[View, ...]:
+        """What is declared for one specialist."""
+        mine = [name] if name in self._declared else self._fitting(required)
+        self._taken.update(mine)
+        return tuple(self._view(view, name, required) for view in mine)
+
+    def _fitting(self, required: Bands) -> list[str]:
+        return [
+            view
+            for view, bands in self._declared.items()
+            if view not in self._names
+            and len(bands) == _count(required)
+            and (isinstance(required, int) or _kinds(bands) & _kinds(required))
+        ]
+
+    def _view(self, view: str, name: str, required: Bands) -> View:
+        bands = self._declared[view]
+        missing = [band for band in bands if band not in self._available]
+        if missing:
+            raise BandError(
+                f"views.{view} names {', '.join(missing)}, not among the bands at hand "
+                f"({', '.join(self._available)})."
+            )
+        if len(bands) != _count(required):
+            raise BandError(
+                f"views.{view} names {len(bands)} bands, specialist {name!r} takes "
+                f"{_count(required)} ({', '.join(named(required))})."
+            )
+        return _gather(view, bands, self._available, exact=True)
+
+
+def _kinds(bands: Iterable[str]) -> set[str]:
+    return {BANDS[name].kind for name in bands}
 
 
 def match_bands(

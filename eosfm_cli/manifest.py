@@ -12,8 +12,19 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from eosfm_cli.bands import View
 from eosfm_cli.errors import BundleError
-from eosfm_cli.recipe import BandStatistics, ClassSpec, Fusion, Normalize, Task
+from eosfm_cli.recipe import (
+    Adapt,
+    BandStatistics,
+    ClassSpec,
+    Fusion,
+    Normalize,
+    Pooling,
+    Selection,
+    TargetSpec,
+    Task,
+)
 
 METADATA_KEY = "eosfm"
 _LONGEST_HEADER = 100_000_000
@@ -44,6 +55,18 @@ class SpecialistInfo(_Value):
     energy_kwh: float | None = None
     emissions_kg: float | None = None
     run: str | None = None
+    source: str | None = None
+    """The ensemble file that it first came in, where ensembles were merged."""
+
+    @property
+    def wants(self) -> tuple[str, ...] | int:
+        """The bands it takes, or their number where nobody has named them."""
+        return self.in_chans if self.bands is None else self.bands
+
+
+Gates = Literal["none", "search", "smooth", "weights"]
+"""What stands before the fusion: nothing; gates that learn whom to keep; gates that stay, between
+0 and 1; or learned weights of any size."""
 
 
 class EnsembleManifest(_Value):
@@ -61,13 +84,23 @@ class EnsembleManifest(_Value):
 class EncoderInfo(_Value):
     """How a model's ensemble encoder is put together."""
 
-    fusion: Fusion
-    normalize: Normalize
+    fusion: Fusion = "concat"
+    fuse_to_mult: int = 1
+    normalize: Normalize = "batch"
+    project: bool = False
+    adapt: Adapt = "rule"
+    gates: Gates = "none"
     top_k: int | None = None
+    selection: Selection = "topk"
+    scale_features: bool = False
     out_channels: tuple[int, ...] | None = None
-    """Channels per level, fine to coarse."""
+    """Channels per level, fine to coarse; by the specialists' own if not given."""
+    hidden_channels: tuple[int, ...] | None = None
+    """Channels per level inside `mlp`; by the specialists' own if not given."""
+    views: dict[str, tuple[View, ...]] | None = None
+    """Specialist -> its views of the bands; by the rules if not given."""
     scores: dict[str, float] = {}
-    """Specialist -> gate score at the end of the search, of all that were searched."""
+    """Specialist -> score at the end of the selection, of all that were looked at."""
 
 
 class DecoderInfo(_Value):
@@ -93,7 +126,12 @@ class ModelManifest(_Value):
     """Whose own band names (`B4`) files of such scenes use; Sentinel-2's if not given."""
     statistics: dict[str, BandStatistics]
     """Band -> mean and standard deviation in the units of the data it was fitted on."""
-    classes: tuple[ClassSpec, ...]
+    classes: tuple[ClassSpec, ...] = ()
+    """What is told apart; none where the model gives values."""
+    target: TargetSpec | None = None
+    """What the values are that a regression gives."""
+    pooling: Pooling | None = None
+    """How the features of two dates are joined; `None` for models of one date."""
     ignore_index: int
     tile_size: int
     encoder: EncoderInfo

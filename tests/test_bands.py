@@ -15,6 +15,7 @@ from eosfm_cli.bands import (
     parse_bands,
     plan_views,
     views,
+    views_by_count,
 )
 from eosfm_cli.errors import BandError, UsageError
 
@@ -214,6 +215,120 @@ def test_a_plan_keeps_order_and_gives_reasons() -> None:
 def test_a_plan_without_anyone_shows_both_sides() -> None:
     with pytest.raises(BandError, match=r"(?s)at hand: red, green, blue.*s1: vv, vh"):
         plan_views([("s1", ("vv", "vh"))], RGB)
+
+
+# --------------------------------------------------------------------------- by count
+
+
+@pytest.mark.parametrize(
+    ("required", "available", "expected"),
+    [
+        (3, 12, [[3, 2, 1]]),
+        (3, 13, [[3, 2, 1], [7, 3, 2]]),
+        (3, 2, [[0, 1, 1]]),
+        (12, 14, [list(range(2, 14))]),
+        (2, 14, [[0, 1]]),
+        (3, 14, [[5, 4, 3]]),
+        (3, 4, [[3, 0, 1], [0, 1, 2]]),
+        (3, 5, [[0, 1, 2], [3, 4, 4]]),
+        (13, 3, [[0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0]]),
+        (12, 2, [[0, 1] * 6]),
+        (14, 4, [[i % 4 for i in range(14)]]),
+        (7, 7, [[0, 1, 2, 3, 4, 5, 6]]),
+        (2, 3, []),
+        (13, 12, []),
+    ],
+)
+def test_the_rules_by_count(required: int, available: int, expected: list[list[int]]) -> None:
+    found = [
+        [row.index(1.0) for row in view.matrix] for view in views_by_count(required, available)
+    ]
+    assert found == expected
+
+
+def test_without_names_the_plan_goes_by_count() -> None:
+    plan = plan_views([("old", 3), ("rgb", RGB), ("s1", 2)], ("red", "green", "blue", "nir"))
+    assert plan.lines() == [
+        "old  by count: band 1 ← nir, band 2 ← red, band 3 ← green",
+        "old  by count: band 1 ← red, band 2 ← green, band 3 ← blue",
+        "rgb  by name: red, green, blue",
+        "rgb  false colour: red ← nir, green ← red, blue ← green",
+        "s1   left out: needs 2 bands",
+    ]
+    assert plan_views([("rgb", RGB)], 3).lines() == [
+        "rgb  by count: red ← band 1, green ← band 2, blue ← band 3"
+    ]
+    with pytest.raises(BandError, match=r"(?s)at hand: band 1, band 2.*s2: band 1, band 2, band 3"):
+        plan_views([("s2", 7)], 2)
+
+
+# --------------------------------------------------------------------------- declared views
+
+FOUR = ("red", "green", "blue", "nir")
+
+
+def test_a_declared_view_comes_before_the_rules() -> None:
+    declared = {"irrg": ("nir", "red", "green"), "s1": ("vv", "vv")}
+    plan = plan_views(
+        [("rgb", RGB), ("old", 3), ("s1", ("vv", "vh")), ("pair", ("red", "nir"))],
+        (*FOUR, "vv"),
+        declared=declared,
+    )
+    assert plan.lines() == [
+        "rgb   irrg: red ← nir, green ← red, blue ← green",
+        "old   irrg: band 1 ← nir, band 2 ← red, band 3 ← green",
+        "s1    s1: vv, vh ← vv",
+        "pair  by name: red, nir",
+    ]
+
+
+def test_several_declared_views_all_count() -> None:
+    declared = {"a": RGB, "b": ("nir", "nir", "nir")}
+    (row,) = plan_views([("rgb", RGB)], FOUR, declared=declared).rows
+    assert [view.name for view in row.views] == ["a", "b"]
+
+
+def test_a_view_that_nobody_takes_is_told() -> None:
+    plan = plan_views([("rgb", RGB)], FOUR, declared={"pair": ("red", "nir")})
+    assert plan.lines()[-1] == "view 'pair' of the recipe: no specialist takes it"
+
+
+def test_optical_views_are_not_for_radar() -> None:
+    radar = ("vv", "vh", "hh")
+    plan = plan_views([("s1", radar)], (*FOUR, *radar), declared={"rgb": RGB})
+    assert plan.lines()[0] == "s1  by name: vv, vh, hh"
+
+
+def test_declared_views_that_do_not_fit() -> None:
+    with pytest.raises(BandError, match=r"views\.rgb names 2 bands, specialist 'rgb' takes 3"):
+        plan_views([("rgb", RGB)], FOUR, declared={"rgb": ("red", "nir")})
+    with pytest.raises(BandError, match=r"views\.x names swir16, not among"):
+        plan_views([("rgb", RGB)], FOUR, declared={"x": ("red", "red", "swir16")})
+
+
+# --------------------------------------------------------------------------- known views
+
+
+def test_known_views_are_taken_as_they_are() -> None:
+    known = {"rgb": [View("mine", ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0)), exact=True)]}
+    plan = plan_views([("rgb", RGB), ("pair", ("red", "nir"))], ("red", "nir"), known=known)
+    assert plan.lines() == [
+        "rgb   mine: red, green ← 0.5·red + 0.5·nir, blue ← nir",
+        "pair  identity: red, nir",
+    ]
+
+
+@pytest.mark.parametrize(
+    "matrix", [(), ((1.0, 0.0),), ((1.0,),) * 3, ((1.0, 0.0), (1.0,), (0.0, 1.0))]
+)
+def test_known_views_of_another_shape_are_refused(matrix: tuple[tuple[float, ...], ...]) -> None:
+    with pytest.raises(BandError, match="no matrix of 3 x 2"):
+        plan_views([("rgb", RGB)], ("red", "nir"), known={"rgb": [View("x", matrix, exact=True)]})
+
+
+def test_learned_views_are_told_in_short() -> None:
+    view = View("by name, learned", ((0.9123, 0.2, 0.01),), exact=True)
+    assert view.describe(("red",), ("red", "nir", "green")) == "red ← 0.91·red + 0.2·nir + …"
 
 
 # --------------------------------------------------------------------------- rasters

@@ -6,6 +6,7 @@ An ensemble is a safetensors file with a manifest in its header, or the publishe
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +31,7 @@ from eosfm_cli.manifest import (
     read_manifest,
     to_metadata,
 )
+from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.run_dir import now, replacing
 
 _SEED_SUFFIXES = {".pth", ".pt"}
@@ -38,8 +40,13 @@ _DAMAGED = "Copy or export it again; it may be cut short or damaged."
 # --------------------------------------------------------------------------- ensembles
 
 
-def read_ensemble(path: Path) -> tuple[Specialist, ...]:
+def read_ensemble(path: Path, progress: Progress | None = None) -> tuple[Specialist, ...]:
     """Read an ensemble in either format, its weights checked against their backbones.
+
+    Args:
+        path: The file.
+        progress: Told of specialists that share a name in the published format; the later ones
+            get another.
 
     Raises:
         BundleError: The file is damaged or no ensemble, or a specialist in it is unusable.
@@ -49,12 +56,56 @@ def read_ensemble(path: Path) -> tuple[Specialist, ...]:
             f"{path} is a checkpoint of one specialist, no ensemble.",
             hint=f"Make an ensemble of it first: eosfm export {path}",
         )
-    specialists = (
-        _read_seed(path) if path.suffix.lower() in _SEED_SUFFIXES else _read_safetensors(path)
-    )
+    if path.suffix.lower() in _SEED_SUFFIXES:
+        specialists = _read_seed(path, progress or Silent())
+    else:
+        specialists = _read_safetensors(path)
     if not specialists:
         raise BundleError(f"{path} holds no specialist.", hint="Export it again: eosfm export")
     return specialists
+
+
+def from_entries(entries: Iterable[Any]) -> tuple[Specialist, ...]:
+    """Specialists of the published format's list, where a caller has it in memory.
+
+    Raises:
+        BundleError: One of them is no `(in_chans, state_dict, config)`, or unusable.
+    """
+    where = Path("model_weights")
+    return with_unique_names(_from_entry(e, number, where) for number, e in enumerate(entries, 1))
+
+
+def fingerprint(specialists: Iterable[Specialist]) -> str:
+    """What tells an ensemble from others by names, bands and weights, whichever file it is in."""
+    digest = hashlib.sha256()
+    for specialist in specialists:
+        digest.update(repr((specialist.info.name, specialist.info.bands)).encode())
+        _add_weights(digest, specialist)
+    return digest.hexdigest()
+
+
+def weights_fingerprint(specialist: Specialist) -> str:
+    """What tells a specialist's weights from others, whatever it is called."""
+    digest = hashlib.sha256(specialist.info.backbone.encode())
+    _add_weights(digest, specialist)
+    return digest.hexdigest()
+
+
+def _add_weights(digest: hashlib._Hash, specialist: Specialist) -> None:
+    for name, tensor in sorted(specialist.state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def holds_ensemble(path: Path) -> bool:
+    """Whether a file is to be read as an ensemble rather than as a checkpoint.
+
+    Raises:
+        BundleError: The file is damaged.
+    """
+    if path.suffix.lower() in _SEED_SUFFIXES:
+        return isinstance(plain(read_plain(path)), list | tuple)
+    return path.suffix.lower() == ".safetensors"
 
 
 def is_choice(path: Path) -> bool:
@@ -227,13 +278,19 @@ def _config(info: SpecialistInfo) -> dict[str, Any]:
     return config
 
 
-def _read_seed(path: Path) -> tuple[Specialist, ...]:
+def _read_seed(path: Path, progress: Progress) -> tuple[Specialist, ...]:
     content = plain(read_plain(path))
     if not isinstance(content, list | tuple):
         raise _no_list(content, path)
-    return with_unique_names(
-        _from_entry(entry, number, path) for number, entry in enumerate(content, 1)
-    )
+    found = [_from_entry(entry, number, path) for number, entry in enumerate(content, 1)]
+    unique = with_unique_names(found)
+    for before, after in zip(found, unique, strict=True):
+        if before.info.name != after.info.name:
+            progress.say(
+                f"{path} has more than one specialist named {before.info.name}: "
+                f"another is called {after.info.name} here"
+            )
+    return unique
 
 
 def _no_list(content: object, path: Path) -> BundleError:
@@ -257,17 +314,24 @@ def _from_entry(entry: Any, number: int, path: Path) -> Specialist:  # noqa: ANN
     try:
         in_chans, state, config = entry
     except (TypeError, ValueError):
-        raise _no_entry(number, path) from None
-    state, config = mapping(state), mapping(config)
-    if not state or not isinstance(in_chans, int) or isinstance(in_chans, bool):
-        raise _no_entry(number, path)
+        raise _no_entry(number, path, entry) from None
+    weights, config = mapping(state), mapping(config)
+    if not weights or not isinstance(in_chans, int) or isinstance(in_chans, bool):
+        raise _no_entry(number, path, in_chans, state)
     name = plain(config.get("encoder_name")) or plain(config.get("name"))
     name = specialist_name(name) if isinstance(name, str) else f"specialist-{number}"
     info = _info(name, in_chans, config, f"Specialist {name!r} of {path}")
-    return _specialist(info, state, path)
+    return _specialist(info, weights, path)
 
 
-def _no_entry(number: int, path: Path) -> BundleError:
+def _no_entry(number: int, path: Path, *parts: object) -> BundleError:
+    asked_for = [part.name for part in parts if isinstance(part, Foreign)]
+    if asked_for:
+        return BundleError(
+            f"{path} holds no ensemble: its entry {number} asks for {asked_for[0]}, which was not "
+            "run.",
+            hint="Do not use it if you do not know where it comes from.",
+        )
     return BundleError(
         f"{path} holds no ensemble: its entry {number} is no (in_chans, state_dict, config).",
         hint="Export it again, or put it together as a list of such tuples.",
@@ -328,4 +392,26 @@ def read_model(path: Path) -> tuple[ModelManifest, dict[str, Tensor]]:
             f"{path} is an ensemble, no fitted model.",
             hint=f"Fit it to a task first: eosfm fit-ensemble RECIPE --ensemble {path}",
         )
-    return manifest, _read_tensors(path)
+    state = _read_tensors(path)
+    _refuse_not_finite(state, manifest, path)
+    return manifest, state
+
+
+_OF_A_SPECIALIST = re.compile(r".*encoder\.backbones\.(\d+)\.(.+)")
+
+
+def _refuse_not_finite(state: Mapping[str, Tensor], manifest: ModelManifest, path: Path) -> None:
+    for name, tensor in state.items():
+        if torch.isfinite(tensor).all():
+            continue
+        where = "it"
+        if (found := _OF_A_SPECIALIST.fullmatch(name)) and int(found[1]) < len(
+            manifest.specialists
+        ):
+            where, name = f"its specialist {manifest.specialists[int(found[1])].name!r}", found[2]
+        raise BundleError(
+            f"{path} cannot be used: {where} has values that are not finite (NaN or infinity) in "
+            f"{name}.",
+            hint="The fit diverged, or the file was changed: fit again, with a lower --lr for "
+            "instance.",
+        )

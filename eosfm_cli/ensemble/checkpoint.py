@@ -329,12 +329,18 @@ def _read_legacy(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
         return storages[key][0]
 
     with path.open("rb") as file:
-        magic, _protocol, system = (_Reader(file, _no_storage).load() for _ in range(3))
-        if magic != _MAGIC or not system.get("little_endian"):
+        magic = _Reader(file, _no_storage).load()
+        if magic != _MAGIC:
+            asked = ""
+            if isinstance(magic, Foreign):
+                asked = f"; it asks for {magic.name}, which was not run"
             raise BundleError(
-                f"{path} is a pickle that PyTorch did not write.",
+                f"{path} is a pickle that PyTorch did not write{asked}.",
                 hint="Do not open it with anything else unless you trust it: pickles run code.",
             )
+        _protocol, system = (_Reader(file, _no_storage).load() for _ in range(2))
+        if not system.get("little_endian"):
+            raise pickle.UnpicklingError("written on a big-endian machine")
         content = _Reader(file, reserve).load()
         for key in _Reader(file, _no_storage).load():
             _fill(*storages[str(key)], file)
@@ -495,6 +501,7 @@ def read_specialist(
     content = read_plain(checkpoint)
     hyper = mapping(mapping(content).get("hyper_parameters"))
     arguments = mapping(hyper.get("model_args"))
+    _refuse_ensemble(arguments, checkpoint)
     encoder = _encoder_weights(content, checkpoint)
     backbone = recipe.training.backbone if recipe else _backbone(arguments, checkpoint)
     weights, in_chans, parameters = fit_state(
@@ -522,7 +529,8 @@ def _encoder_weights(content: Any, path: Path) -> dict[str, Any]:  # noqa: ANN40
         if isinstance(content, list):
             hint = f"It looks like an ensemble: eosfm fit-ensemble RECIPE --ensemble {path}"
         raise BundleError(f"{path} holds no Lightning checkpoint: {_seen(content)}.", hint=hint)
-    for part in ("model.encoder.", "encoder."):
+    # Around an encoder of two dates stands TerraTorch's wrapper, which has no weights of its own.
+    for part in ("model.encoder.encoder.", "model.encoder.", "encoder."):
         names = {str(key).replace("_orig_mod.", ""): tensor for key, tensor in state.items()}
         encoder = {n.removeprefix(part): t for n, t in names.items() if n.startswith(part)}
         if encoder:
@@ -540,6 +548,14 @@ def _seen(content: Any) -> str:  # noqa: ANN401 - a file's content
     if isinstance(content, dict):
         return f"it has {', '.join(str(key)[:40] for key in list(content)[:8]) or 'nothing'}"
     return f"it holds a {type(content).__name__}"
+
+
+def _refuse_ensemble(arguments: Mapping[Any, Any], path: Path) -> None:
+    if str(plain(arguments.get("backbone"))).removeprefix("terratorch_") == "EosFM":
+        raise BundleError(
+            f"{path} holds a fitted ensemble, no specialist.",
+            hint="Its specialists are in the ensemble that it was made of.",
+        )
 
 
 def _backbone(arguments: Mapping[Any, Any], path: Path) -> str:

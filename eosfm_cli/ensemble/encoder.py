@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from eosfm_cli.bands import Plan, View, nearest_word, plan_views
-from eosfm_cli.ensemble.fusion import FUSIONS
-from eosfm_cli.ensemble.selection import NoGates, OpenGates
+from eosfm_cli.bands import BANDS, Bands, Plan, View, named, nearest_word, plan_views
+from eosfm_cli.ensemble.adaptation import LearnedAdapter, build_adapter, folded
+from eosfm_cli.ensemble.fusion import build_fusion
+from eosfm_cli.ensemble.projection import build_refiners
+from eosfm_cli.ensemble.selection import build_gates
 from eosfm_cli.ensemble.specialist import Specialist, build_backbone
-from eosfm_cli.errors import BundleError, UsageError
-from eosfm_cli.manifest import SpecialistInfo
-from eosfm_cli.recipe import Fusion, Normalize
+from eosfm_cli.ensemble.strategies import own_views
+from eosfm_cli.errors import BandError, UsageError
+from eosfm_cli.manifest import EncoderInfo, SpecialistInfo
 
 Features = list[list[Tensor] | None]
-"""Per view, the normalised levels `(b, c, h/4·2^-l, w/4·2^-l)`; `None` where left out."""
+"""Per view, the levels `(b, c, h/4·2^-l, w/4·2^-l)`; `None` where left out."""
 
 
 @dataclass(frozen=True)
@@ -29,90 +31,102 @@ class _Slot:
     view: View
 
 
-class EosFM(nn.Module):
-    """Run the views of every specialist, normalise, select and fuse.
-
-    Differences to the published encoder, on purpose: bands are matched by name, not by count;
-    specialists left out count as zero after the normaliser (published: before it, so that they
-    went on contributing a constant); selection learns, and what it drops is not computed any more.
+class EnsembleEncoder(nn.Module):
+    """Run the views of every specialist, normalise, project, select and fuse.
 
     Attributes:
         specialists: What takes part, in order.
         plan: Which views each specialist has of the bands at hand.
+        left_out: Positions of specialists that are not computed and count as the neutral element
+            of the fusion.
         out_channels: Channels per level, fine to coarse.
     """
 
     def __init__(
         self,
         specialists: Sequence[SpecialistInfo],
-        bands: Sequence[str],
+        bands: Bands,
+        options: EncoderInfo | None = None,
         *,
-        fusion: Fusion = "concat",
-        normalize: Normalize = "batch",
-        gated: bool = False,
-        out_channels: Sequence[int] | None = None,
+        declared: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Build the encoder with random specialists; `with_weights` builds a trained one.
 
         Args:
             specialists: Those to use; the ones that cannot be fed are left out, see `plan`.
-            bands: Common names of the input's bands, in order.
-            fusion: How the views become one pyramid.
-            normalize: `batch` (BatchNorm2d), `layer` (GroupNorm of one group) or `none`; one per
-                specialist and level, affine-free, shared by its views.
-            gated: Put a learned gate before the fusion of each specialist, to search for the best.
-            out_channels: Widths of the pyramid, where the fusion leaves a choice; a model that a
-                search has left has those of all specialists searched.
+            bands: Common names of the input's bands, in order, or how many there are.
+            options: How it is put together; the defaults of a recipe if not given.
+            declared: View -> bands, as a recipe declares them.
 
         Raises:
             BandError: No specialist can be fed from `bands`.
+            UsageError: The specialists' widths do not go together, or a user's strategy fails.
+            BundleError: The options ask for a strategy that is not loaded.
         """
         super().__init__()
-        self.plan = plan_specialists(specialists, bands)
-        usable = {row.specialist for row in self.plan.usable}
-        self.specialists = tuple(info for info in specialists if info.name in usable)
-        self.frozen = False
-        self.slots = tuple(
-            _Slot(index, view) for index, row in enumerate(self.plan.usable) for view in row.views
+        self.options = options or EncoderInfo()
+        self.frozen, self.left_out = False, frozenset[int]()
+        known = self.options.views
+        self.plan = plan_specialists(specialists, bands, declared=declared, known=known)
+        self._take(specialists)
+        self.adapters = nn.ModuleList(
+            build_adapter(slot.view, self.options.adapt) for slot in self.slots
         )
-        for index, slot in enumerate(self.slots):
-            matrix = torch.tensor(slot.view.matrix)
-            self.register_buffer(f"matrix_{index}", matrix, persistent=False)
         self.backbones = nn.ModuleList(
             build_backbone(info.backbone, info.in_chans) for info in self.specialists
         )
-        widths = [b.feature_info.channels() for b in self.backbones]
-        self.normalisers = nn.ModuleList(
-            nn.ModuleList(build_normaliser(normalize, channels) for channels in width)
-            for width in widths
+        widths = [backbone.feature_info.channels() for backbone in self.backbones]
+        self.normalisers, self.projections = build_refiners(
+            widths, self.options.normalize, project=self.options.project
         )
-        self.gates = OpenGates(self.names) if gated else NoGates()
-        self.fusion = FUSIONS[fusion]([widths[s.specialist] for s in self.slots], out_channels)
+        self.gates = build_gates(
+            self.options.gates,
+            self.names,
+            self.options.top_k,
+            weigh=self.options.scale_features,
+        )
+        of_slots = [slot.specialist for slot in self.slots]
+        self.fusion = build_fusion(
+            self.options, [widths[i] for i in of_slots], [self.names[i] for i in of_slots]
+        )
+
+    def _take(self, specialists: Sequence[SpecialistInfo]) -> None:
+        usable = {row.specialist: row.views for row in self.plan.usable}
+        self.specialists = tuple(info for info in specialists if info.name in usable)
+        self.slots = tuple(
+            _Slot(index, view)
+            for index, info in enumerate(self.specialists)
+            for view in usable[info.name]
+        )
 
     @classmethod
     def with_weights(
         cls,
         specialists: Sequence[Specialist],
-        bands: Sequence[str],
+        bands: Bands,
+        options: EncoderInfo | None = None,
         *,
-        fusion: Fusion = "concat",
-        normalize: Normalize = "batch",
-        gated: bool = False,
+        declared: Mapping[str, Sequence[str]] | None = None,
         freeze: bool = True,
-    ) -> Self:
+    ) -> EnsembleEncoder:
         """Build the encoder from trained specialists, frozen unless told otherwise.
 
         Raises:
             BandError: No specialist can be fed from `bands`.
+            UsageError: The specialists' widths do not go together, or a user's strategy fails.
         """
         infos = [specialist.info for specialist in specialists]
-        encoder = cls(infos, bands, fusion=fusion, normalize=normalize, gated=gated)
-        states = {specialist.info.name: specialist.state for specialist in specialists}
-        for info, backbone in zip(encoder.specialists, encoder.backbones, strict=True):
-            backbone.load_state_dict(states[info.name])
+        encoder = EnsembleEncoder(infos, bands, options, declared=declared)
+        encoder.load_specialists(specialists)
         if freeze:
             encoder.freeze()
         return encoder
+
+    def load_specialists(self, specialists: Sequence[Specialist]) -> None:
+        """Take the weights of those that take part."""
+        states = {specialist.info.name: specialist.state for specialist in specialists}
+        for info, backbone in zip(self.specialists, self.backbones, strict=True):
+            backbone.load_state_dict(states[info.name])
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -131,9 +145,22 @@ class EosFM(nn.Module):
         return self.combine(self.encode(x))
 
     def encode(self, x: Tensor) -> Features:
-        """Views → features → normalise: the expensive half, which selection does not change."""
+        """Views → features → normalise → project: the expensive half."""
+        return self.refine(self.extract(x))
+
+    def extract(self, x: Tensor) -> Features:
+        """Views → features: what never changes while specialists are frozen."""
+        running = self._running()
         return [
-            self._normalise(slot, self._view(index, x)) for index, slot in enumerate(self.slots)
+            self._run(index, x) if slot.specialist in running else self._absent(index, x)
+            for index, slot in enumerate(self.slots)
+        ]
+
+    def refine(self, features: Features) -> Features:
+        """Normalise → project."""
+        return [
+            levels and self._refined(slot, levels)
+            for slot, levels in zip(self.slots, features, strict=True)
         ]
 
     def combine(self, features: Features, without: Collection[str] = ()) -> list[Tensor]:
@@ -141,76 +168,138 @@ class EosFM(nn.Module):
 
         Args:
             features: What `encode` gave.
-            without: Specialists that count as the neutral element (zero) of the fusion.
+            without: Specialists that count as the neutral element of the fusion.
         """
         out = {i for i, name in enumerate(self.names) if name in without}
-        kept = [
-            None if slot.specialist in out else view
-            for slot, view in zip(self.slots, features, strict=True)
+        views = [
+            None if slot.specialist in out else levels
+            for slot, levels in zip(self.slots, features, strict=True)
         ]
-        return self.fusion(self._gated(kept))
+        pyramid = self.fusion(self._at_least_one(self._gated(views), features))
+        if self.training and (self.gates.running() is not None or None in views):
+            pyramid[0] = pyramid[0] + self._nothing()
+        return pyramid
 
-    def _view(self, index: int, x: Tensor) -> Tensor:
-        matrix = getattr(self, f"matrix_{index}")  # (required, available)
-        return torch.einsum("ra,bahw->brhw", matrix.to(x.dtype), x)
+    def _running(self) -> set[int]:
+        """Whom to compute: not what is left out, nor what selection has dropped."""
+        chosen = self.gates.running()
+        everybody = range(len(self.specialists))
+        return set(everybody if chosen is None else chosen) - self.left_out
 
-    def _normalise(self, slot: _Slot, x: Tensor) -> list[Tensor]:
-        learning = torch.is_grad_enabled() and not self.frozen
+    def _run(self, index: int, x: Tensor) -> list[Tensor]:
+        adapter, backbone = self.adapters[index], self.backbones[self.slots[index].specialist]
+        learning = torch.is_grad_enabled() and (adapter.learns or not self.frozen)
         with torch.set_grad_enabled(learning):
-            levels = self.backbones[slot.specialist](x)
+            return list(adapter(backbone, x))
+
+    def _absent(self, index: int, x: Tensor) -> list[Tensor] | None:
+        """What stands for the features of a specialist that does not run."""
+        del index, x  # for encoders that compute it all the same
+        return None
+
+    def _refined(self, slot: _Slot, levels: list[Tensor]) -> list[Tensor]:
+        normalisers = self.normalisers[slot.specialist]
+        levels = [norm(level) for norm, level in zip(normalisers, levels, strict=True)]
+        if not self.projections:
+            return levels
+        projections = self.projections[slot.specialist]
+        return [project(level) for project, level in zip(projections, levels, strict=True)]
+
+    def _gated(self, views: Features) -> Features:
+        gating = self.gates()
+        if gating is None:
+            return views
+        rest = None if gating.rest is None else gating.rest * self.fusion.neutral
         return [
-            normaliser(level)
-            for normaliser, level in zip(self.normalisers[slot.specialist], levels, strict=True)
+            levels
+            and [
+                level * gating.weight[slot.specialist]
+                + (0 if rest is None else rest[slot.specialist])
+                for level in levels
+            ]
+            for slot, levels in zip(self.slots, views, strict=True)
         ]
 
-    def _gated(self, features: Features) -> Features:
-        gates = self.gates()
-        if gates is None:
-            return features
-        return [
-            view and [level * gates[slot.specialist] for level in view]
-            for slot, view in zip(self.slots, features, strict=True)
-        ]
+    def _at_least_one(self, views: Features, features: Features) -> Features:
+        """The views, or where none is left one of neutral elements: it has the shapes."""
+        if any(view is not None for view in views):
+            return views
+        index = next(i for i, levels in enumerate(features) if levels is not None)
+        neutral = [torch.full_like(level, self.fusion.neutral) for level in features[index]]
+        return [neutral if i == index else None for i in range(len(views))]
+
+    def _nothing(self) -> Tensor:
+        """Zero, by way of every weight: training on several devices waits for all gradients."""
+        return 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
 
     # ------------------------------------------------------------------ which specialists
 
-    def keep(self, names: Sequence[str]) -> Self:
-        """An encoder of only these specialists, ungated, sharing their weights with this one.
+    def keep(self, names: Collection[str]) -> EnsembleEncoder:
+        """An encoder of only these specialists, sharing their weights with this one.
 
-        What the fusion has learned about them is carried over, gates folded into its weights where
-        it has any.
+        It gives what this one gives `without` the others; under `concat` their channels go. The
+        gates of a search go too, folded into the fusion's weights where it has any.
         """
-        chosen = [i for i, name in enumerate(self.names) if name in set(names)]
+        chosen = [i for i, name in enumerate(self.names) if name in names]
         slots = [i for i, slot in enumerate(self.slots) if slot.specialist in chosen]
-        gates = self.gates()
-        kept = type(self).__new__(type(self))
-        nn.Module.__init__(kept)
-        kept.specialists = tuple(self.specialists[i] for i in chosen)
-        kept.plan = plan_specialists(kept.specialists, self.plan.available)
-        kept.frozen = self.frozen
-        kept.slots = tuple(
-            _Slot(chosen.index(self.slots[i].specialist), self.slots[i].view) for i in slots
-        )
-        for new, old in enumerate(slots):
-            matrix = getattr(self, f"matrix_{old}")
-            kept.register_buffer(f"matrix_{new}", matrix, persistent=False)
+        gates, factors = self.gates.keep(chosen)
+        kept = self._of(chosen)
+        kept.adapters = nn.ModuleList(self.adapters[i] for i in slots)
         kept.backbones = nn.ModuleList(self.backbones[i] for i in chosen)
         kept.normalisers = nn.ModuleList(self.normalisers[i] for i in chosen)
-        kept.gates = NoGates()
-        factors = [1.0 if gates is None else gates[self.slots[i].specialist].item() for i in slots]
-        kept.fusion = self.fusion.keep(slots, factors)
+        kept.projections = nn.ModuleList(self.projections[i] for i in chosen if self.projections)
+        kept.gates = gates
+        per_slot = [factors[chosen.index(self.slots[i].specialist)] for i in slots]
+        kept.fusion = self.fusion.keep(slots, per_slot)
         return kept.train(self.training)
 
-    # ------------------------------------------------------------------ freezing
+    def _of(self, chosen: Sequence[int]) -> EnsembleEncoder:
+        """An encoder of these specialists without any module yet."""
+        bare = EnsembleEncoder.__new__(EnsembleEncoder)
+        nn.Module.__init__(bare)
+        names = {self.names[i] for i in chosen}
+        bare.options, bare.frozen = self.options, self.frozen
+        bare.left_out = frozenset(n for n, i in enumerate(chosen) if i in self.left_out)
+        bare.plan = Plan(
+            self.plan.available, tuple(row for row in self.plan.rows if row.specialist in names)
+        )
+        bare._take(self.specialists)
+        return bare
+
+    def describe(self) -> EncoderInfo:
+        """How it is put together, for the file of a model: what `options` take to build it again.
+
+        Learned views stand there as they are now.
+        """
+        hidden = getattr(self.fusion, "hidden_channels", None)
+        views: dict[str, list[View]] = {name: [] for name in self.names}
+        for slot, adapter in zip(self.slots, self.adapters, strict=True):
+            views[self.names[slot.specialist]].append(_current(slot.view, adapter))
+        return self.options.model_copy(
+            update={
+                "gates": self.gates.kind,
+                "out_channels": tuple(self.out_channels),
+                "hidden_channels": hidden and tuple(hidden),
+                "views": {name: tuple(found) for name, found in views.items()},
+            }
+        )
+
+    # ------------------------------------------------------------------ freezing and folding
 
     def freeze(self) -> None:
-        """Keep the specialists' weights as they are; fusion, gates and normalisers go on learning.
+        """Keep the specialists' weights as they are; all that stands on them goes on learning.
 
         TerraTorch calls this for `freeze_backbone: true`.
         """
         self.frozen = True
         self.backbones.requires_grad_(False)
         self.backbones.eval()
+
+    def unfreeze(self) -> None:
+        """Let the specialists learn as well."""
+        self.frozen = False
+        self.backbones.requires_grad_(True)
+        self.backbones.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """Set training mode; frozen specialists stay in evaluation mode."""
@@ -219,31 +308,64 @@ class EosFM(nn.Module):
             self.backbones.eval()
         return self
 
+    def fold(self) -> None:
+        """Put every view's matrix into its specialist's first convolution, to predict faster.
 
-def build_normaliser(kind: Normalize, channels: int) -> nn.Module:
-    """An affine-free normaliser of `(b, channels, h, w)`."""
-    if kind == "batch":
-        return nn.BatchNorm2d(channels, affine=False)
-    if kind == "layer":
-        return nn.GroupNorm(1, channels, affine=False)
-    return nn.Identity()
+        The specialists have to be in evaluation mode, and are not to learn any more.
+        """
+        self.adapters = nn.ModuleList(
+            folded(adapter, self.backbones[slot.specialist])
+            for slot, adapter in zip(self.slots, self.adapters, strict=True)
+        )
 
 
-def plan_specialists(specialists: Sequence[SpecialistInfo], bands: Sequence[str]) -> Plan:
+def _current(view: View, adapter: nn.Module) -> View:
+    if not isinstance(adapter, LearnedAdapter):
+        return view
+    matrix = tuple(tuple(row) for row in adapter.matrix.tolist())
+    name = view.name if view.name.endswith(_LEARNED) else view.name + _LEARNED
+    return replace(view, name=name, matrix=matrix)
+
+
+_LEARNED = ", learned"
+
+
+def plan_specialists(
+    specialists: Sequence[SpecialistInfo],
+    bands: Bands,
+    *,
+    declared: Mapping[str, Sequence[str]] | None = None,
+    known: Mapping[str, Sequence[View]] | None = None,
+) -> Plan:
     """Plan which views each specialist has of `bands`.
 
+    Args:
+        specialists: Those without names for their bands are fed by the published rules.
+        bands: Common names in order, or how many there are.
+        declared: View -> bands, as a recipe declares them.
+        known: Specialist -> views, as a model's file says them.
+
     Raises:
-        BandError: No specialist can be fed.
-        BundleError: A specialist does not say which bands it wants.
+        BandError: No specialist can be fed, or a band is unknown.
+        UsageError: A user's strategy fails.
     """
-    for info in specialists:
-        if info.bands is None:
-            raise BundleError(
-                f"Specialist {info.name!r} says how many bands it wants ({info.in_chans}), "
-                "not which.",
-                hint="Export it again from its run folder, so that the bands' names travel along.",
+    for band in () if isinstance(bands, int) else named(bands):
+        if band not in BANDS:
+            near = nearest_word(band, BANDS)
+            raise BandError(
+                f"Unknown band {band!r}." + (f" Did you mean {near!r}?" if near else "")
             )
-    return plan_views([(info.name, info.bands or ()) for info in specialists], bands)
+    wanted = [(info.name, info.wants) for info in specialists]
+    return plan_views(wanted, bands, declared=declared, own=own_views, known=known)
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's attribute
+    """`EosFM`, the encoder under the published project's arguments, which stands on this module."""
+    if name == "EosFM":
+        from eosfm_cli.ensemble.published import EosFM
+
+        return EosFM
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def choose_specialists(

@@ -1,45 +1,44 @@
 """From the features of all views to one pyramid.
 
 A level arrives as one tensor per view, `(b, c_i, h, w)`, or `None` for a view that was not
-computed, which counts as zeros.
+computed, which counts as the fusion's neutral element: one for a product, else zero.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eosfm_cli.errors import UsageError
+from eosfm_cli.manifest import EncoderInfo
 
 Level = Sequence[Tensor | None]
 Views = Sequence[Sequence[Tensor] | None]
-
-
-def _present(level: Level) -> Tensor:
-    """Any view that was computed: it lends its batch, size and device."""
-    return next(features for features in level if features is not None)
+Widths = Sequence[Sequence[int]]
+"""`widths[view][level]`: channels that come in."""
 
 
 class Concat(nn.Module):
     """Stack the views along the channels."""
 
-    def __init__(
-        self, widths: Sequence[Sequence[int]], out_channels: Sequence[int] | None = None
-    ) -> None:
-        """Build for `widths[view][level]` channels; their sums come out, there is no choice."""
+    neutral = 0.0
+
+    def __init__(self, widths: Widths) -> None:
         super().__init__()
         self.widths = tuple(tuple(w) for w in widths)
-        self.out_channels = [sum(level) for level in zip(*self.widths, strict=True)]
-        if out_channels is not None and list(out_channels) != self.out_channels:
-            raise ValueError(f"concat gives {self.out_channels} channels, not {list(out_channels)}")
+        self.out_channels = _summed(self.widths)
 
     def forward(self, views: Views) -> list[Tensor]:
         """One tensor `(b, Σ c_i, h, w)` per level."""
         return [self._stack(index, level) for index, level in enumerate(by_level(views))]
 
     def _stack(self, index: int, level: Level) -> Tensor:
-        like = _present(level)
+        like = next(features for features in level if features is not None)
         parts = [
             features
             if features is not None
@@ -54,15 +53,47 @@ class Concat(nn.Module):
         return type(self)([self.widths[i] for i in views])
 
 
+class Addition(nn.Module):
+    """Sum the views, which all have the same channels."""
+
+    neutral = 0.0
+
+    def __init__(self, widths: Widths) -> None:
+        super().__init__()
+        self.widths = tuple(tuple(w) for w in widths)
+        self.out_channels = list(self.widths[0])
+
+    def forward(self, views: Views) -> list[Tensor]:
+        """One tensor `(b, c, h, w)` per level."""
+        return [self._joined(_computed(level)) for level in by_level(views)]
+
+    def _joined(self, level: Sequence[Tensor]) -> Tensor:
+        return sum(level[1:], level[0])
+
+    def keep(self, views: Sequence[int], gates: Sequence[float]) -> Self:
+        """The same fusion for a choice of views."""
+        del gates  # nothing is learned here that a gate could be folded into
+        return type(self)([self.widths[i] for i in views])
+
+
+class Multiplication(Addition):
+    """Multiply the views, which all have the same channels."""
+
+    neutral = 1.0
+
+    def _joined(self, level: Sequence[Tensor]) -> Tensor:
+        return math.prod(level[1:], start=level[0])
+
+
 class Conv1x1(nn.Module):
     """A 1×1 convolution over the stacked views, written as `Σᵢ Wᵢ fᵢ`: nothing is ever stacked."""
 
-    def __init__(
-        self, widths: Sequence[Sequence[int]], out_channels: Sequence[int] | None = None
-    ) -> None:
-        """Build for `widths[view][level]` channels; the first view's widths come out by default."""
+    neutral = 0.0
+
+    def __init__(self, widths: Widths, out_channels: Sequence[int]) -> None:
+        """Build for `out_channels[level]` channels that come out."""
         super().__init__()
-        self.out_channels = list(out_channels or widths[0])
+        self.out_channels = list(out_channels)
         self.views = nn.ModuleList(
             nn.ModuleList(
                 nn.Conv2d(c_in, c_out, 1, bias=False)
@@ -108,8 +139,99 @@ class Conv1x1(nn.Module):
                 new_bias.copy_(old_bias)
         return kept
 
+    def load_stacked(self, level: int, weight: Tensor, bias: Tensor) -> None:
+        """Take the weights of one level from a convolution over the stacked views."""
+        convolutions = [view[level] for view in self.views]
+        parts = weight.split([conv.in_channels for conv in convolutions], dim=1)
+        with torch.no_grad():
+            for conv, part in zip(convolutions, parts, strict=True):
+                conv.weight.copy_(part)
+            self.bias[level].copy_(bias[:, None, None])
 
-FUSIONS: dict[str, type[Concat] | type[Conv1x1]] = {"concat": Concat, "conv1x1": Conv1x1}
+
+class Mlp(nn.Module):
+    """Two 1×1 convolutions with a ReLU between them; the first one never stacks the views."""
+
+    neutral = 0.0
+
+    def __init__(
+        self, widths: Widths, out_channels: Sequence[int], hidden: Sequence[int] | None = None
+    ) -> None:
+        """Build for `hidden[level]` channels inside; 1.25 × those that come in if not given."""
+        super().__init__()
+        self.hidden_channels = list(hidden or (int(1.25 * c) for c in _summed(widths)))
+        self.out_channels = list(out_channels)
+        self.first = Conv1x1(widths, self.hidden_channels)
+        self.second = nn.ModuleList(
+            nn.Conv2d(c_in, c_out, 1)
+            for c_in, c_out in zip(self.hidden_channels, self.out_channels, strict=True)
+        )
+
+    def forward(self, views: Views) -> list[Tensor]:
+        """One tensor `(b, c, h, w)` per level."""
+        hidden = self.first(views)
+        return [conv(F.relu(level)) for conv, level in zip(self.second, hidden, strict=True)]
+
+    def keep(self, views: Sequence[int], gates: Sequence[float]) -> Self:
+        """The same fusion for a choice of views, gates folded into the first convolution."""
+        kept = type(self)(
+            [[conv.in_channels for conv in self.first.views[i]] for i in views],
+            self.out_channels,
+            self.hidden_channels,
+        )
+        kept.first = self.first.keep(views, gates)
+        kept.second.load_state_dict(self.second.state_dict())
+        return kept
+
+
+FusionModule = Concat | Addition | Conv1x1 | Mlp
+
+
+def build_fusion(options: EncoderInfo, widths: Widths, names: Sequence[str]) -> FusionModule:
+    """The fusion of an encoder.
+
+    `conv1x1` and `mlp` give `fuse_to_mult` × the channels of the first view, or what the options
+    say.
+
+    Args:
+        options: Which one, and its widths where they are known.
+        widths: `widths[view][level]`.
+        names: The specialist of each view, for messages.
+
+    Raises:
+        UsageError: The specialists' widths differ where they must not.
+    """
+    if options.fusion == "concat":
+        return Concat(widths)
+    if options.fusion in ("addition", "multiplication"):
+        _refuse_unequal(options.fusion, widths, names)
+        return (Addition if options.fusion == "addition" else Multiplication)(widths)
+    out_channels = options.out_channels or [c * options.fuse_to_mult for c in widths[0]]
+    if options.fusion == "conv1x1":
+        return Conv1x1(widths, out_channels)
+    return Mlp(widths, out_channels, options.hidden_channels)
+
+
+def _refuse_unequal(fusion: str, widths: Widths, names: Sequence[str]) -> None:
+    for name, width in zip(names, widths, strict=True):
+        if list(width) != list(widths[0]):
+            raise UsageError(
+                f"{fusion} needs specialists of the same width: {name!r} has "
+                f"{_listed(width)} channels, {names[0]!r} has {_listed(widths[0])}.",
+                hint=f"Leave {name!r} out with --exclude, or fuse by concat, conv1x1 or mlp.",
+            )
+
+
+def _listed(width: Sequence[int]) -> str:
+    return ", ".join(map(str, width))
+
+
+def _summed(widths: Widths) -> list[int]:
+    return [sum(level) for level in zip(*widths, strict=True)]
+
+
+def _computed(level: Level) -> list[Tensor]:
+    return [features for features in level if features is not None]
 
 
 def by_level(views: Views) -> list[list[Tensor | None]]:

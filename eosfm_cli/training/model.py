@@ -7,20 +7,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from terratorch.models import EncoderDecoderFactory
+from terratorch.models.utils import TemporalWrapper
 from terratorch.registry import DECODER_REGISTRY, TERRATORCH_DECODER_REGISTRY
 from torch import Tensor, nn
 
 from eosfm_cli.bands import nearest_word
 from eosfm_cli.ensemble.bundle import read_model
-from eosfm_cli.ensemble.encoder import EosFM
+from eosfm_cli.ensemble.encoder import EnsembleEncoder
 from eosfm_cli.errors import BundleError, UsageError
 from eosfm_cli.manifest import DecoderInfo, ModelManifest
-from eosfm_cli.recipe import Recipe, Task, TrainingSpec
+from eosfm_cli.recipe import Pooling, Recipe, Task, TrainingSpec
 
-_DEFAULT_DECODERS: dict[Task, str] = {
-    "segmentation": "UperNetDecoder",
-    "classification": "IdentityDecoder",
+_FACTORY_TASKS: dict[Task, str] = {
+    "segmentation": "segmentation",
+    "classification": "classification",
+    "multilabel": "classification",
+    "regression": "regression",
+    "change": "segmentation",
 }
+"""What TerraTorch's factory calls the kind of model that a task takes."""
+_DATES = 2
 
 
 def choose_decoder(recipe: Recipe, spec: TrainingSpec) -> DecoderInfo:
@@ -32,7 +38,7 @@ def choose_decoder(recipe: Recipe, spec: TrainingSpec) -> DecoderInfo:
     Raises:
         UsageError: TerraTorch has no such decoder.
     """
-    name = spec.decoder or _DEFAULT_DECODERS[recipe.task]
+    name = spec.decoder or ("UperNetDecoder" if recipe.has_masks else "IdentityDecoder")
     known = [*TERRATORCH_DECODER_REGISTRY]
     try:
         found = DECODER_REGISTRY.find_class(name)
@@ -70,12 +76,82 @@ def _decoder_arguments(
     return arguments, [key for key in needed if key not in arguments]
 
 
-def build_model(encoder: nn.Module, *, task: Task, decoder: DecoderInfo, classes: int) -> nn.Module:
-    """An encoder with decoder and head, as TerraTorch builds it."""
+def build_model(
+    encoder: nn.Module,
+    *,
+    task: Task,
+    decoder: DecoderInfo,
+    classes: int,
+    pooling: Pooling | None = None,
+) -> nn.Module:
+    """An encoder with decoder and head, as TerraTorch builds it.
+
+    Args:
+        encoder: Gives a pyramid of features.
+        task: What the model is for.
+        decoder: What stands on the encoder.
+        classes: How many are told apart; none where the model gives values.
+        pooling: How the features of two dates are joined; `None` of one date.
+    """
     arguments = {f"decoder_{key}": value for key, value in decoder.arguments.items()}
     return EncoderDecoderFactory().build_model(
-        task=task, backbone=encoder, decoder=decoder.name, num_classes=classes, **arguments
+        task=_FACTORY_TASKS[task],
+        backbone=encoder if pooling is None else TwoDates(encoder, pooling),
+        decoder=decoder.name,
+        **outputs(classes),
+        **arguments,
     )
+
+
+def outputs(classes: int) -> dict[str, int]:
+    """How many outputs a model has, as TerraTorch's factory takes it: one where it gives values."""
+    return {"num_classes": classes} if classes else {"num_outputs": 1}
+
+
+def pooling_arguments(pooling: Pooling | None) -> dict[str, object]:
+    """What has TerraTorch encode two dates and join their features."""
+    if pooling is None:
+        return {}
+    return {
+        "backbone_use_temporal": True,
+        "backbone_temporal_pooling": pooling,
+        "backbone_temporal_n_timestamps": _DATES,
+    }
+
+
+class TwoDates(TemporalWrapper):
+    """Encodes two dates and joins their features, also where these are one pixel wide.
+
+    TerraTorch takes such maps for the tokens of a vision transformer and drops a dimension.
+
+    Args:
+        encoder: Of a single date.
+        pooling: How their features are joined.
+    """
+
+    def __init__(self, encoder: nn.Module, pooling: Pooling) -> None:
+        super().__init__(encoder, pooling=pooling, n_timestamps=_DATES)
+
+    def vit_postprocess(self, tensor: Tensor) -> Tensor:
+        """Leave maps `(b, c, h, w)` as they are."""
+        return tensor
+
+
+def start_from(model: nn.Module, value: float | None) -> None:
+    """Have a new model of values begin with this one everywhere, not with 0.
+
+    A step of training moves the output by about the learning rate: from 0 to a mean of hundreds it
+    would take thousands of them.
+    """
+    layers = [m for m in model.head.modules() if isinstance(m, nn.Conv2d) and m.bias is not None]
+    if value is not None and layers:
+        nn.init.constant_(layers[-1].bias, value)
+
+
+def inner_encoder(model: nn.Module) -> nn.Module:
+    """The encoder of a single date, whatever joins the features of two."""
+    encoder = model.encoder
+    return encoder.encoder if isinstance(encoder, TemporalWrapper) else encoder
 
 
 class Logits(nn.Module):
@@ -86,7 +162,11 @@ class Logits(nn.Module):
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardised `(b, bands, h, w)` → logits `(b, classes, h, w)`, or `(b, classes)`."""
+        """Standardised `(b, bands, h, w)` → logits `(b, classes, h, w)`, or `(b, classes)`.
+
+        Of change detection `(b, bands, 2, h, w)` goes in; of regression values `(b, h, w)` come
+        out.
+        """
         return self.model(x).output
 
 
@@ -106,18 +186,13 @@ def load_model(path: Path) -> FittedModel:
         BundleError: The file is damaged or does not fit its own manifest.
     """
     manifest, state = read_model(path)
-    encoder = EosFM(
-        manifest.specialists,
-        manifest.bands,
-        fusion=manifest.encoder.fusion,
-        normalize=manifest.encoder.normalize,
-        out_channels=manifest.encoder.out_channels,
-    )
+    encoder = EnsembleEncoder(manifest.specialists, manifest.bands, manifest.encoder)
     model = build_model(
         encoder,
         task=manifest.task,
         decoder=manifest.decoder,
         classes=len(manifest.classes),
+        pooling=manifest.pooling,
     )
     try:
         model.load_state_dict(state)
@@ -128,4 +203,6 @@ def load_model(path: Path) -> FittedModel:
             hint="The file was changed after it was written; fit the model again.",
         ) from None
     encoder.freeze()
-    return FittedModel(manifest, Logits(model).eval())
+    module = Logits(model).eval()
+    encoder.fold()
+    return FittedModel(manifest, module)

@@ -14,18 +14,24 @@ from torchmetrics import Metric
 
 from eosfm_cli.carbon.tracker import track
 from eosfm_cli.data.datamodule import TileDataModule, build_datamodule
-from eosfm_cli.ensemble.encoder import EosFM
+from eosfm_cli.ensemble.encoder import EnsembleEncoder
 from eosfm_cli.ensemble.specialist import parameter_count
 from eosfm_cli.errors import DataError, UsageError
 from eosfm_cli.manifest import ModelManifest
 from eosfm_cli.progress import Progress
 from eosfm_cli.raster.scoring import best_device, describe_device
 from eosfm_cli.recipe import Recipe, load_recipe
-from eosfm_cli.results import NONE_LEFT_OUT, AblationResult, AblationRow, to_json
+from eosfm_cli.results import (
+    NONE_LEFT_OUT,
+    AblationResult,
+    AblationRow,
+    lower_is_better,
+    to_json,
+)
 from eosfm_cli.run_dir import RunDir, check_writable, write_csv, write_text
-from eosfm_cli.training.model import load_model
+from eosfm_cli.training.model import inner_encoder, load_model
 from eosfm_cli.training.plots import draw_ablation
-from eosfm_cli.training.task import METRICS, build_fit_task
+from eosfm_cli.training.task import METRICS, answers, build_fit_task, truths
 from eosfm_cli.training.trainer import library_messages_to, memory_errors
 from eosfm_cli.workflows.fitted import choose_model, tell_plan
 
@@ -60,7 +66,7 @@ def ablate(
         track(root, command="ablate", name=recipe.name, progress=progress) as meter,
     ):
         fitted = load_model(model)
-        encoder: EosFM = fitted.module.model.encoder
+        encoder: EnsembleEncoder = inner_encoder(fitted.module.model)
         data = build_datamodule(recipe, data_root, spec=recipe.fit, progress=progress)
         scores = _measure(fitted.module.model, recipe, data, progress)
     full = scores.pop("")
@@ -73,7 +79,7 @@ def ablate(
         task=recipe.task,
         metric_name=METRICS[recipe.task],
         full=full,
-        rows=tuple(sorted(rows, key=lambda row: row.change)),
+        rows=_by_need(rows, METRICS[recipe.task]),
         csv=folder.path / "ablation.csv",
         json=folder.path / "ablation.json",
         png=folder.path / "ablation.png",
@@ -81,6 +87,11 @@ def ablate(
     )
     write_ablation(result)
     return result
+
+
+def _by_need(rows: Iterable[AblationRow], metric: str) -> tuple[AblationRow, ...]:
+    """The specialist that is needed most first."""
+    return tuple(sorted(rows, key=lambda row: row.change, reverse=lower_is_better(metric)))
 
 
 def _run_of(model: Path) -> RunDir:
@@ -109,18 +120,18 @@ def _measure(
     device = best_device()
     progress.say(f"device: {describe_device(device)}")
     model = model.to(device).eval()
-    encoder: EosFM = model.encoder
+    encoder: EnsembleEncoder = inner_encoder(model)
     metrics = _metrics(recipe, model, ["", *encoder.names], device)
     decode = _Decoder(model)
     data.setup("test")
     batches = data.test_dataloader()
     with progress.step(f"ablate {recipe.name}", len(batches)) as step, memory_errors():
         for batch in batches:
-            x, target = batch["image"].to(device), _target(batch, recipe).to(device)
-            features = encoder.encode(x)
+            x, target = batch["image"].to(device), truths(recipe.task, batch).to(device)
+            features = encoder.encode(_dates_as_batch(x))
             for name, metric in metrics.items():
-                logits = decode(x, encoder.combine(features, without={name}))
-                metric.update(logits.argmax(dim=1), target)
+                output = decode(x, encoder.combine(features, without={name}))
+                metric.update(answers(recipe.task, output), target)
             step.advance()
     return {name: float(metric.compute()) for name, metric in metrics.items()}
 
@@ -134,8 +145,9 @@ def _metrics(
     return {name: metric.clone().to(device) for name in names}
 
 
-def _target(batch: dict[str, Tensor], recipe: Recipe) -> Tensor:
-    return batch["mask"] if recipe.task == "segmentation" else batch["label"]
+def _dates_as_batch(x: Tensor) -> Tensor:
+    """Two dates `(b, c, t, h, w)` one after the other, `(b·t, c, h, w)`; one date as it is."""
+    return x if x.ndim == 4 else x.transpose(1, 2).flatten(0, 1)
 
 
 class _Replay(nn.Module):
@@ -152,13 +164,25 @@ class _Decoder:
 
     def __init__(self, model: nn.Module) -> None:
         self.replay = _Replay()
-        self.model = copy.copy(model)
-        self.model._modules = {**model._modules, "encoder": self.replay}
+        self.model = _with_inner(model, self.replay)
 
     def __call__(self, x: Tensor, pyramid: list[Tensor]) -> Tensor:
         """Logits; `x` gives the size that they have."""
         self.replay.pyramid = pyramid
         return self.model(x).output
+
+
+def _with_inner(model: nn.Module, encoder: nn.Module) -> nn.Module:
+    """The model with another encoder of a single date; all else is shared."""
+    if inner_encoder(model) is not model.encoder:
+        encoder = _with(model.encoder, encoder)
+    return _with(model, encoder)
+
+
+def _with(module: nn.Module, encoder: nn.Module) -> nn.Module:
+    changed = copy.copy(module)
+    changed._modules = {**module._modules, "encoder": encoder}
+    return changed
 
 
 def write_ablation(result: AblationResult) -> None:

@@ -38,6 +38,7 @@ def choose_model(given: Path | None, root: Path, progress: Progress) -> tuple[Pa
 
 def tell_plan(manifest: ModelManifest, progress: Progress) -> None:
     """Say which specialist runs on which view of the model's bands."""
-    wanted = [(s.name, s.bands or ()) for s in manifest.specialists]
-    for text in plan_views(wanted, manifest.bands).announcement():
+    wanted = [(specialist.name, specialist.wants) for specialist in manifest.specialists]
+    plan = plan_views(wanted, manifest.bands, known=manifest.encoder.views)
+    for text in plan.announcement():
         progress.say(text)
