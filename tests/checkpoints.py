@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +101,15 @@ training: {{backbone: test_convnext}}
 def train_run(
     root: Path, name: str, stamp: str = "20260101-000000", *, state: str = "completed", **more: Any
 ) -> Path:
-    """A run folder as `train-specialist` leaves it."""
+    """A run folder as `train-specialist` leaves it; every run has weights of its own."""
     run = root / "train" / name / stamp
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text(RECIPE.format(name=name))
     summary = {"kind": "train", "name": name, "state": state, "metrics": {"mIoU": 0.25}}
     costs = {"seconds": 3.0, "energy_kwh": 0.5, "emissions_kg": 0.125}
     (run / "summary.json").write_text(json.dumps({**summary, **costs, **more}))
-    torch.save(lightning(tiny_state()), run / "checkpoints" / "best.ckpt")
+    state = tiny_state(seed=zlib.crc32(f"{name}/{stamp}".encode()))
+    torch.save(lightning(state), run / "checkpoints" / "best.ckpt")
     return run
 
 

@@ -32,6 +32,7 @@ from eosfm_cli.manifest import (
     read_manifest,
     to_metadata,
 )
+from eosfm_cli.progress import Silent
 from eosfm_cli.recipe import BandStatistics, ClassSpec
 
 formats = pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
@@ -52,6 +53,14 @@ def _model_manifest(**changes: Any) -> ModelManifest:
         "decoder": DecoderInfo(name="UperNetDecoder", arguments={"channels": 8}),
     }
     return ModelManifest(**{**known, **changes})
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
 
 def _same(found: tuple[Specialist, ...], wanted: list[Specialist]) -> bool:
@@ -255,7 +264,18 @@ def test_a_hostile_ensemble_is_not_run(tmp_path: Path) -> None:
         read_ensemble(path)
     torch.save([(3, tiny_state(), {**_CONFIG, "note": _Calls(f"echo > {mark}")})], path)
     assert len(read_ensemble(path)) == 1
+    for entry in (_Calls(f"echo > {mark}"), (3, _Calls(f"echo > {mark}"), _CONFIG)):
+        torch.save([entry], path)
+        with pytest.raises(BundleError, match=r"entry 1 asks for .*\.system, which was not run"):
+            read_ensemble(path)
     assert not mark.exists()
+
+
+def test_names_that_a_file_has_twice_are_said(tmp_path: Path) -> None:
+    path, listener = tmp_path / "made.pth", Listener()
+    torch.save([(3, tiny_state(), _CONFIG), (3, tiny_state(), _CONFIG)], path)
+    assert [one.info.name for one in read_ensemble(path, listener)] == ["x", "x-2"]
+    assert "more than one specialist named x: another is called x-2 here" in listener.said[0]
 
 
 # --------------------------------------------------------------------------- safetensors

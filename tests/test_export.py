@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import PARAMETERS_3, lightning, tiny_state, train_run
+from checkpoints import PARAMETERS_3, lightning, tiny_specialist, tiny_state, train_run
 
-from eosfm_cli.ensemble.bundle import read_ensemble
+from eosfm_cli.commands.app import main
+from eosfm_cli.ensemble.bundle import read_ensemble, write_ensemble
 from eosfm_cli.errors import BundleError, DataError, UsageError
+from eosfm_cli.manifest import read_manifest
 from eosfm_cli.progress import Silent
 from eosfm_cli.workflows.export import export
 
@@ -25,7 +29,7 @@ class _Listener(Silent):
 
 def _loose(path: Path, in_chans: int = 3) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(lightning(tiny_state(in_chans)), path)
+    torch.save(lightning(tiny_state(in_chans, seed=zlib.crc32(str(path).encode()))), path)
     return path
 
 
@@ -168,3 +172,98 @@ def test_a_named_run_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
 def test_the_suffix_is_checked_first(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be written"):
         export(root=tmp_path / "nowhere", output=tmp_path / "ensemble")
+
+
+# --------------------------------------------------------------------------- choosing
+
+
+def test_a_choice_by_name(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        train_run(tmp_path, name)
+    assert export(root=tmp_path, specialists=["a", "c"]).specialists == ("a", "c")
+    result = export(root=tmp_path, exclude=["a"])
+    assert result.specialists == ("b", "c")
+    assert read_manifest(result.path).named
+    before = result.path.read_bytes()
+    with pytest.raises(UsageError, match="Did you mean 'a'"):
+        export(root=tmp_path, exclude=["aa"])
+    with pytest.raises(UsageError, match="No specialist is left"):
+        export(root=tmp_path, specialists=["a"], exclude=["a"])
+    assert result.path.read_bytes() == before
+
+
+def test_what_is_not_there_yet_is_appended(tmp_path: Path) -> None:
+    first = train_run(tmp_path, "b")
+    listener = _Listener()
+    result = export(root=tmp_path, append=True)
+    assert result.specialists == ("b",)
+    train_run(tmp_path, "a")
+    train_run(tmp_path, "b", "20260102-000000")
+    before = read_ensemble(result.path)
+    result = export(root=tmp_path, append=True, progress=listener)
+    assert result.specialists == ("b", "a", "b-2")
+    assert result.renamed == {"b-2": "b"}
+    found = read_ensemble(result.path)
+    assert found[0].info == before[0].info
+    assert all(torch.equal(found[0].state[k], v) for k, v in before[0].state.items())
+    assert found[2].info.run == "train/b/20260102-000000"
+    written = result.path.stat().st_mtime_ns
+    again = export([first, "a"], root=tmp_path, append=True, progress=listener)
+    assert again.specialists == ("b", "a", "b-2")
+    assert len(again.repeated) == 2
+    assert result.path.stat().st_mtime_ns == written
+    assert any("has them all already" in text for text in listener.said)
+
+
+def test_a_damaged_output_is_not_appended_to(tmp_path: Path) -> None:
+    train_run(tmp_path, "a")
+    output = tmp_path / "ensemble.safetensors"
+    output.write_bytes(b"half a file")
+    with pytest.raises(BundleError, match="no usable safetensors"):
+        export(root=tmp_path, append=True)
+    assert output.read_bytes() == b"half a file"
+
+
+# --------------------------------------------------------------------------- ensembles
+
+
+@pytest.mark.parametrize(("old", "new"), [("pth", "safetensors"), ("safetensors", "pth")])
+def test_an_ensemble_is_written_in_the_other_format(old: str, new: str, tmp_path: Path) -> None:
+    wanted = [tiny_specialist("z", seed=1), tiny_specialist("a", 2, seed=2)]
+    write_ensemble(tmp_path / f"old.{old}", wanted)
+    result = export([tmp_path / f"old.{old}"], root=tmp_path, output=tmp_path / f"new.{new}")
+    assert result.specialists == ("z", "a")
+    for one, other in zip(read_ensemble(result.path), wanted, strict=True):
+        assert one.info == other.info.model_copy(update={"source": f"old.{old}"})
+        assert all(torch.equal(one.state[name], other.state[name]) for name in other.state)
+
+
+def test_ensembles_and_runs_go_together(tmp_path: Path) -> None:
+    write_ensemble(tmp_path / "theirs.pth", [tiny_specialist("z", seed=1), tiny_specialist("a")])
+    train_run(tmp_path, "a")
+    runs = ["a", tmp_path / "theirs.pth", _loose(tmp_path / "loose.pth")]
+    result = export(runs, root=tmp_path)
+    assert result.specialists == ("z", "a", "a-2", "loose")
+    assert read_ensemble(result.path)[2].info.run == "train/a/20260101-000000"
+    assert export(runs, root=tmp_path, exclude=["a"]).specialists == ("z", "loose")
+
+
+def test_an_ensemble_is_not_written_over_itself(tmp_path: Path) -> None:
+    path = tmp_path / "ensemble.safetensors"
+    write_ensemble(path, [tiny_specialist("a"), tiny_specialist("b", 2)])
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="is one of the inputs"):
+        export([path], root=tmp_path, exclude=["a"])
+    assert path.read_bytes() == before
+
+
+def test_an_export_writes_a_card_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_run(tmp_path, "a")
+    known = ["--experiments", str(tmp_path), "--card", str(tmp_path / "README.md"), "--json"]
+    assert main(["export", *known, "--specialists", "a"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["card"] == str(tmp_path / "README.md")
+    assert f"wrote {tmp_path / 'README.md'}" in err
+    assert "emissions: 125.0" in (tmp_path / "README.md").read_text()
