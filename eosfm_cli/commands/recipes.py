@@ -1,10 +1,11 @@
-"""`eosfm recipes`: list, show, copy, validate."""
+"""`eosfm recipes`: list, show, copy, validate, new."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,12 +19,15 @@ from eosfm_cli.commands.console import (
 )
 from eosfm_cli.commands.options import OUTPUT, example, new_app
 
-app = new_app(help="List, show, copy and check recipes.", invoke_without_command=True)
+if TYPE_CHECKING:
+    from eosfm_cli.workflows.new_recipe import NewRecipe, Report
+
+app = new_app(help="List, show, copy, check and draft recipes.", invoke_without_command=True)
 
 
 @app.callback(epilog=example("eosfm recipes show mini-rgb"))
 def recipes(context: typer.Context) -> None:
-    """List, show, copy and check recipes.
+    """List, show, copy, check and draft recipes.
 
     A recipe is a YAML file that says what a dataset is and how to train on it.
     """
@@ -34,7 +38,8 @@ def recipes(context: typer.Context) -> None:
 @app.command("list", epilog=example("eosfm recipes list --task segmentation"))
 def list_(
     task: Annotated[
-        Literal["segmentation", "classification"] | None, typer.Option(help="Only this task.")
+        Literal["segmentation", "classification", "multilabel", "regression", "change"] | None,
+        typer.Option(help="Only this task."),
     ] = None,
     sensor: Annotated[
         str | None,
@@ -61,7 +66,7 @@ def list_(
                 summary.name,
                 summary.task,
                 str(summary.bands),
-                str(summary.classes),
+                str(summary.classes) if summary.classes else None,
                 ", ".join(summary.sensors),
                 summary.licence,
                 summary.title,
@@ -73,13 +78,35 @@ def list_(
 
 
 @app.command(epilog=example("eosfm recipes show mini-rgb --set training.epochs=5"))
-def show(name: options.RecipeName, set_: options.Set = None, json: options.Json = False) -> None:
+def show(
+    name: options.RecipeName,
+    as_: Annotated[
+        Literal["recipe", "terratorch"],
+        typer.Option(
+            "--as",
+            metavar="FORMAT",
+            help="recipe, or terratorch: the equivalent YAML for TerraTorch's command line.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "recipe",
+    set_: options.Set = None,
+    json: options.Json = False,
+) -> None:
     """Print a recipe as it would run, with every default filled in."""
     from eosfm_cli.recipe import find_recipe, load_recipe, parse_overrides
 
-    recipe = load_recipe(name, parse_overrides(set_ or ()))
+    overrides = parse_overrides(set_ or ())
+    recipe = load_recipe(name, overrides)
     ConsoleProgress().say(f"from {find_recipe(name)[0]}")
-    if json:
+    if as_ == "terratorch":
+        from eosfm_cli.workflows.train_config import describe_recipe  # seconds
+
+        text = describe_recipe(recipe, name, overrides)
+        if json:
+            write_json({"recipe": recipe.name, "terratorch": text})
+        else:
+            write_text(text)
+    elif json:
         write_json(recipe.model_dump(mode="json"))
     else:
         write_text(recipe.to_yaml())
@@ -154,3 +181,98 @@ def _verdict(file: str, problems: list[str]) -> str:
     if not problems:
         return f"{file}: ok\n"
     return "".join(f"{line}\n" for line in problems)
+
+
+@app.command(epilog=example("eosfm recipes new my-data my-data.yaml"))
+def new(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Images with label rasters, or class folders.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Argument(metavar="OUTPUT.yaml", help="The recipe.", show_default="FOLDER's name"),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What the recipe and its specialist are called.",
+            show_default="as the file",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    task: Annotated[
+        Literal["segmentation", "classification"] | None,
+        typer.Option(help="Where the folder could be for both.", show_default="by what is there"),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B",
+            help="Which of the kinds of rasters found are the images.",
+            show_default="all that fit",
+        ),
+    ] = None,
+    masks: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which of the kinds of rasters found is the labels.",
+            show_default="the likeliest",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=OUTPUT),
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Look at a folder of your own and write a recipe for it.
+
+    Images and labels may lie in two folders or side by side, sensors in parallel folders, classes
+    and splits in folders of their own. The recipe works at once; its comments, and the lines on
+    stderr, say what was found, what was guessed and what to check.
+    """
+    from eosfm_cli.workflows.new_recipe import new_recipe
+
+    made = new_recipe(
+        folder,
+        output,
+        name=name,
+        overwrite=overwrite,
+        progress=ConsoleProgress(),
+        task=task,
+        images=options.names(images) or (),
+        masks=masks,
+    )
+    _tell(made.report)
+    if json:
+        write_json(_findings(made))
+    else:
+        write_text(f"{made.path}\n")
+    next_command(f"eosfm train-specialist {shlex.quote(str(made.path))}")
+
+
+def _tell(report: Report) -> None:
+    """Print what was found, guessed and is to be checked, each under its heading."""
+    progress = ConsoleProgress()
+    for heading in ("found", "guessed", "check"):
+        lines = getattr(report, heading)
+        for text in [f"{heading}:", *(f"  {line}" for line in lines)] if lines else ():
+            progress.say(text)
+
+
+def _findings(made: NewRecipe) -> dict[str, object]:
+    return {
+        "recipe": made.recipe.name,
+        "path": made.path,
+        "task": made.recipe.task,
+        **asdict(made.report),
+        "samples": made.splits,
+        "left_out": made.left_out,
+        "strays": made.strays,
+        "archives": made.archives,
+        "dataset": made.recipe.dataset.model_dump(mode="json", exclude_none=True),
+        "bands": made.recipe.bands,
+        "classes": [c.model_dump(mode="json", exclude_none=True) for c in made.recipe.classes],
+    }
