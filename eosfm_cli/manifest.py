@@ -143,6 +143,10 @@ class ModelManifest(_Value):
     energy_kwh: float | None = None
     """Of fitting alone; the specialists carry their own."""
     emissions_kg: float | None = None
+    pruned_from: str | None = None
+    """The model's file that this one was made from, without fitting it again."""
+    left_out: tuple[str, ...] = ()
+    """Specialists that it had when it was fitted."""
 
 
 def read_header(path: Path) -> dict[str, object]:

@@ -483,6 +483,10 @@ Fusion = Literal["concat", "conv1x1", "mlp", "addition", "multiplication"]
 Normalize = Literal["batch", "layer", "none"]
 Selection = Literal["topk", "smooth"]
 Adapt = Literal["rule", "learned"]
+SelectBy = Literal["gates", "probe"]
+
+SCRATCH, OF_TIMM = "scratch", "timm:"
+"""What may stand as `fit.ensemble` for a single encoder that is no specialist."""
 
 
 class FitSpec(TrainingSpec):
@@ -490,7 +494,13 @@ class FitSpec(TrainingSpec):
 
     augment: bool = False
     ensemble: str | None = None
-    """An ensemble file; the newest export if not given."""
+    """An ensemble file; the newest export if not given. Or what to compare an ensemble with: the
+    name of one of its specialists, `scratch` for one encoder trained from random weights on all
+    the bands (`training.backbone`), `timm:MODEL` for any model of timm on them."""
+    pretrained: bool = False
+    """Take timm's published weights with `timm:MODEL`; asks the network for them."""
+    label_fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the training labels that is used."""
     specialists: tuple[str, ...] | None = None
     """Only these specialists."""
     exclude: tuple[str, ...] = ()
@@ -507,6 +517,8 @@ class FitSpec(TrainingSpec):
     """Keep this many specialists; all if not given."""
     selection: Selection = "topk"
     """How the `top_k` are found: by a search before the fit, or by gates that stay and close."""
+    select_by: SelectBy = "gates"
+    """What finds the `top_k`: gates that learn, or a linear probe of each specialist before."""
     scale_features: bool = False
     """Weight the features of the specialists kept by their learned scores."""
     search_epochs: int | None = Field(None, ge=1)
@@ -514,7 +526,14 @@ class FitSpec(TrainingSpec):
     sparsity: float = Field(0.05, ge=0)
     """Weight of the penalty that closes gates: L1, or for `smooth` the distance from `top_k`."""
     freeze: bool = True
-    """Keep the specialists' weights as they are."""
+    """Keep the specialists' weights as they are; not of `scratch`, whose weights are random."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scratch_learns(cls, raw: Any) -> Any:  # noqa: ANN401 - raw YAML
+        if isinstance(raw, dict) and raw.get("ensemble") == SCRATCH:
+            return {"freeze": False, **raw}
+        return raw
 
     @property
     def epochs_of_search(self) -> int:
@@ -681,9 +700,30 @@ def _without_effect(fit: FitSpec) -> Iterator[str]:
         yield "fit.selection: smooth needs fit.top_k (--top-k), how many gates to keep open"
     if fit.top_k is None and fit.scale_features:
         yield "fit.scale_features: there are scores only where fit.top_k (--top-k) selects"
+    if fit.ensemble == SCRATCH and fit.freeze:
+        yield "fit.freeze: scratch starts from random weights, which have to learn (--no-freeze)"
+    if fit.pretrained and not (fit.ensemble or "").startswith(OF_TIMM):
+        yield "fit.pretrained: only an ensemble of 'timm:MODEL' has published weights to take"
+    single = fit.ensemble == SCRATCH or (fit.ensemble or "").startswith(OF_TIMM)
+    for key in ("specialists", "exclude"):
+        if single and getattr(fit, key):
+            yield f"fit.{key}: {fit.ensemble} is one encoder, of which nothing can be chosen"
+    if fit.select_by == "probe":
+        yield from _without_effect_of_a_probe(fit)
+
+
+def _without_effect_of_a_probe(fit: FitSpec) -> Iterator[str]:
+    if fit.top_k is None:
+        yield "fit.select_by: probe needs fit.top_k (--top-k), how many specialists to keep"
+    if fit.selection == "smooth":
+        yield "fit.selection: a probe chooses before the fit, smooth gates during it; take one"
+    if fit.scale_features:
+        yield "fit.scale_features: a probe leaves no learned scores; it needs select_by: gates"
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
+    if "masks" in recipe.dataset.images:
+        yield "dataset.images: 'masks' cannot name images; take another word, as in 'aerial'"
     yield from _misdated(recipe)
     on_disk = _bands_on_disk(recipe)
     twice = sorted({band for band in on_disk if on_disk.count(band) > 1})

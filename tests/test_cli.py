@@ -120,8 +120,9 @@ def test_choices_are_those_of_the_recipe():
     assert get_args(options.Precision) == get_args(
         TrainingSpec.model_fields["precision"].annotation
     )
-    assert get_args(fit_ensemble.Fusion) == get_args(fields["fusion"].annotation)
-    assert get_args(fit_ensemble.Normalize) == get_args(fields["normalize"].annotation)
+    for name in ("Fusion", "Normalize", "Selection", "Adapt"):
+        key = name.lower()
+        assert get_args(getattr(fit_ensemble, name)) == get_args(fields[key].annotation), key
 
 
 def test_without_arguments_the_help_is_shown(tmp_path):
@@ -263,9 +264,9 @@ def test_a_table_of_classifiers_shows_their_metric(capsys):
     ("task", "specialists", "expected"),
     [
         ("segmentation", ("a", "b"), ["eosfm ablate", "eosfm predict scene.tif"]),
-        ("segmentation", ("a",), ["eosfm predict scene.tif"]),
-        ("classification", ("a", "b"), ["eosfm ablate"]),
-        ("classification", ("a",), ["eosfm emissions"]),
+        ("segmentation", ("a",), ["eosfm compare", "eosfm predict scene.tif"]),
+        ("classification", ("a", "b"), ["eosfm ablate", "eosfm predict image.tif"]),
+        ("change", ("a",), ["eosfm compare", "eosfm predict after.tif --before before.tif"]),
     ],
 )
 def test_what_follows_a_fit_is_what_it_can_do(task, specialists, expected):

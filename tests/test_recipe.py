@@ -192,6 +192,11 @@ _WRONG = {
     "training": (f"{BASE}training: {{epoch: 1}}\n", END, "training.epoch: .*'epochs'"),
     "fit": (f"{BASE}fit:\n  topk: 1\n", END + 1, "fit.topk: .*'top_k'"),
     "tile": (f"{BASE}tile: {{sise: 64}}\n", END, "tile.sise: .*'size'"),
+    "images called masks": (
+        _swap("    s2:", "    masks:"),
+        5,
+        "dataset.images: 'masks' cannot name images",
+    ),
     "far from all": (f"{BASE}zzzz: 1\n", END, "zzzz: unknown key; known: name, title"),
     # A wrong word.
     "task": (_swap("segmentation", "segmentatoin"), 2, "'segmentatoin' is .*'segmentation'"),

@@ -122,7 +122,7 @@ def check_killed_and_resumed(
 
 
 @pytest.mark.parametrize(
-    ("command", "moment"), [(TRAIN, 2), (TRAIN, 7), (FIT, 8), (FIT, 13), (FIT, 20)]
+    ("command", "moment"), [(TRAIN, 2), (TRAIN, 7), (FIT, 8), (FIT, 20)]
 )
 def test_killed_and_resumed(
     project: Callable[..., Project], whole: Project, command: tuple[str, ...], moment: int
@@ -146,7 +146,9 @@ def test_killed_at_every_moment_and_resumed(
         check_killed_and_resumed(before, whole, command, moment)
 
 
-@pytest.mark.parametrize(("signal", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(
+    ("signal", "code"), [("SIGINT", 130), pytest.param("SIGTERM", 143, marks=pytest.mark.slow)]
+)
 def test_stopped_in_an_orderly_way(
     project: Callable[..., Project], whole: Project, signal: str, code: int
 ) -> None:
@@ -161,7 +163,7 @@ def test_stopped_in_an_orderly_way(
     assert_same(run, whole.newest(FIT))
 
 
-@pytest.mark.parametrize("moment", [12, 40])
+@pytest.mark.parametrize("moment", [12, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_full_disk(project: Callable[..., Project], whole: Project, moment: int) -> None:
     full = project(FIT)
     ended = full.run(*FIT, event="open", at=moment, then="full")
@@ -256,6 +258,22 @@ def test_a_foreign_folder_is_refused(whole: Project, name: str) -> None:
     ended = whole.server.run(["train-specialist", "--resume", whole.folder / name])
     assert ended.code == 2
     assert "Cannot resume" in ended.output
+
+
+def test_a_damaged_summary_is_called_that(killed: Project) -> None:
+    run = killed.newest(TRAIN)
+    run.summary.write_text('{"state": "run')
+    ended = killed.resume(TRAIN)
+    assert ended.code == 2
+    assert "its summary.json is damaged" in ended.output
+
+
+def test_a_place_that_cannot_be_written_is_told_before_data_is_read(whole: Project) -> None:
+    recipe = whole.folder / "tiny.yaml"
+    nowhere = ["--data-root", whole.folder / "nowhere", "--output", recipe / "experiments"]
+    ended = whole.server.run(["train-specialist", recipe, *nowhere])
+    assert ended.code == 1
+    assert f"Cannot write {recipe}" in ended.output
 
 
 def test_a_run_of_another_command_is_refused(killed: Project) -> None:

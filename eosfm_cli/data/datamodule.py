@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from eosfm_cli.data.folder import FolderSource
+from eosfm_cli.data.scarcity import ChosenTiles
 from eosfm_cli.data.sources import open_source
 from eosfm_cli.data.splits import SPLIT_NAMES, SplitName
 from eosfm_cli.data.statistics import compute_statistics, target_mean
@@ -108,14 +111,25 @@ class TileDataModule(LightningDataModule):
         self.source = source
         self.recipe = recipe
         self._spec = spec
-        self._datasets: dict[SplitName, TileDataset] = {
+        self._datasets: dict[SplitName, TileDataset | ChosenTiles] = {
             name: TileDataset(source.samples[name], recipe, split=name, spec=spec)
             for name in SPLIT_NAMES
         }
 
-    def dataset(self, split: SplitName) -> TileDataset:
+    def dataset(self, split: SplitName) -> TileDataset | ChosenTiles:
         """The tiles of a split, one at a time."""
         return self._datasets[split]
+
+    def keep_training_tiles(self, tiles: Sequence[int], samples: Sequence[int]) -> None:
+        """Train on some tiles alone.
+
+        Args:
+            tiles: Which ones, by index.
+            samples: The positions of the samples that they are cut from.
+        """
+        self._datasets["train"] = ChosenTiles(self._datasets["train"], tiles)
+        kept = tuple(self.source.samples["train"][number] for number in samples)
+        self.source = replace(self.source, samples={**self.source.samples, "train": kept})
 
     @cached_property
     def target_mean(self) -> float | None:
@@ -153,6 +167,13 @@ class TileDataModule(LightningDataModule):
     def test_dataloader(self) -> TileLoader:
         """Batches of test tiles, in order."""
         return self._loader("test")
+
+    def some_tiles(self, split: SplitName, most: int, *, seed: int) -> TileLoader:
+        """Batches of at most `most` tiles of a split, drawn by seed, in the split's order."""
+        tiles = self._datasets[split]
+        count = min(most, len(tiles))
+        drawn = sorted(random.Random(seed).sample(range(len(tiles)), count))
+        return self._loader(split, sampler=drawn)
 
     def _loader(self, split: SplitName, **options: Any) -> TileLoader:  # noqa: ANN401
         return TileLoader(

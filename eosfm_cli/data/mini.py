@@ -23,7 +23,7 @@ from rasterio.transform import from_origin
 
 from eosfm_cli.data.landscape import Landscape, Shape, imagine
 from eosfm_cli.data.signatures import OPTICAL, RADAR, Region, optical, radar
-from eosfm_cli.errors import unwritable
+from eosfm_cli.errors import OutputError, unwritable
 
 NO_LABEL = 255
 _PIXEL_M = 10
@@ -91,7 +91,11 @@ def make_mini(root: Path, *, seed: int = 0) -> None:
         _write_mapping_scene(temporary, [seed, 2])
         _move(temporary, root)
     except OSError as error:
-        raise unwritable(root, error) from None
+        raise OutputError(
+            unwritable(root, error).message,
+            hint="Name another folder for datasets with --data-root, or check permissions and "
+            "free space.",
+        ) from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

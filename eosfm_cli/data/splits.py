@@ -251,7 +251,7 @@ def _by_folder(keys: Sequence[Key], split: FolderSplit) -> dict[SplitName, list[
 
 
 def _by_scene(keys: Sequence[Key], split: SceneSplit) -> dict[SplitName, list[Key]]:
-    scene_of = {key: _scene(key.id, split.pattern) for key in keys}
+    scene_of = {key: scene_name(key.id, split.pattern) for key in keys}
     scenes = sorted(set(scene_of.values()))
     named = [name for part in (split.val, split.test) if isinstance(part, tuple) for name in part]
     missing = sorted(set(named) - set(scenes))
@@ -267,7 +267,12 @@ def _by_scene(keys: Sequence[Key], split: SceneSplit) -> dict[SplitName, list[Ke
     return _sorted_out(keys, {k: held_out[s] for k, s in scene_of.items() if s in held_out})
 
 
-def _scene(identifier: str, pattern: str) -> str:
+def scene_name(identifier: str, pattern: str) -> str:
+    """The scene that a sample belongs to.
+
+    Raises:
+        DataError: The pattern finds none in its id.
+    """
     match = re.search(pattern, identifier)
     if match is None or match.group(1) is None:
         raise DataError(

@@ -173,6 +173,12 @@ class TileDataset(Dataset[dict[str, Any]]):
         """Count the tiles; an epoch of random crops has as many as the grid."""
         return self._ends[-1] if self._ends else 0
 
+    @property
+    def sample_numbers(self) -> list[int]:
+        """Of each tile, the position of the sample that it is cut from."""
+        counts = (end - start for start, end in pairwise([0, *self._ends]))
+        return [number for number, count in enumerate(counts) for _ in range(count)]
+
     def __getitem__(self, key: TileKey) -> dict[str, Any]:
         """Read one tile.
 

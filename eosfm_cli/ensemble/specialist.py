@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 
@@ -12,7 +14,12 @@ from timm.models import FeatureListNet
 from torch import Tensor, nn
 
 from eosfm_cli.bands import nearest_word
-from eosfm_cli.errors import UsageError
+from eosfm_cli.errors import (
+    EosfmError,
+    UsageError,
+    WeightsUnavailableError,
+    is_out_of_memory,
+)
 from eosfm_cli.manifest import SpecialistInfo
 
 STRIDES = (4, 8, 16, 32)
@@ -31,11 +38,17 @@ class Specialist:
     state: dict[str, Tensor]
 
 
-def build_backbone(name: str, in_chans: int) -> FeatureListNet:
-    """A timm encoder with random weights that gives the four levels of `STRIDES`.
+def build_backbone(name: str, in_chans: int, *, pretrained: bool = False) -> FeatureListNet:
+    """A timm encoder that gives the four levels of `STRIDES`.
+
+    Args:
+        name: Of timm's model.
+        in_chans: How many bands go in.
+        pretrained: With timm's published weights, which the hub is asked for; else random ones.
 
     Raises:
         UsageError: timm has no such model, or it gives no such pyramid.
+        WeightsUnavailableError: Published weights cannot be had.
     """
     if not timm.is_model(name):
         near = nearest_word(name, timm.list_models(module=name.split("_")[0]) or timm.list_models())
@@ -44,9 +57,30 @@ def build_backbone(name: str, in_chans: int) -> FeatureListNet:
             hint=_GOOD_BACKBONES,
         )
     levels = _levels(name)
-    return timm.create_model(
-        name, features_only=True, in_chans=in_chans, pretrained=False, out_indices=levels
-    )
+    with hub_errors(name) if pretrained else nullcontext():
+        return timm.create_model(
+            name, features_only=True, in_chans=in_chans, pretrained=pretrained, out_indices=levels
+        )
+
+
+@contextmanager
+def hub_errors(backbone: str) -> Iterator[None]:
+    """Say clearly that pretrained weights could not be had, whatever the hub's library raised.
+
+    Raises:
+        WeightsUnavailableError: They could not.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever the hub's library and its transport have in store
+        if isinstance(error, EosfmError) or is_out_of_memory(error):
+            raise
+        raise WeightsUnavailableError(
+            f"Pretrained weights of {backbone} cannot be had: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'}",
+            hint="Go on from random weights with --no-pretrained, or try again where the hub is "
+            "in reach.",
+        ) from error
 
 
 @cache

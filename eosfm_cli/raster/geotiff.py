@@ -1,4 +1,4 @@
-"""Class maps as GeoTIFF that a GIS shows with names and colours."""
+"""Maps as GeoTIFF: classes that a GIS shows with names and colours, and values with their unit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ from rasterio.windows import Window
 from eosfm_cli.raster.colours import class_colours, to_rgb
 from eosfm_cli.raster.gdal import complaint, quiet_open
 from eosfm_cli.raster.grid import Grid
-from eosfm_cli.recipe import ClassSpec
+from eosfm_cli.recipe import ClassSpec, TargetSpec
 from eosfm_cli.run_dir import replacing, write_text
 
 NODATA = 255
+"""In a map of classes, where there is none."""
+NO_VALUE = -9999.0
+"""In a map of values, where there is none."""
 _BLOCK = 256
 
 # Numbers of GDAL's attribute table: what a column's values are, and what they are for.
@@ -40,17 +43,17 @@ class MapWriter:
 
     def __init__(self, dataset: DatasetWriter) -> None:
         self._dataset = dataset
-        self._rows = np.empty((_BLOCK, dataset.width), np.uint8)
+        self._rows = np.empty((_BLOCK, dataset.width), dataset.dtypes[0])
         self._row = 0
         self._waiting = 0
 
-    def write(self, labels: NDArray[np.uint8]) -> None:
+    def write(self, rows: NDArray[np.generic]) -> None:
         """Take the next rows, `(rows, width)`."""
-        while len(labels):
-            count = min(len(labels), _BLOCK - self._waiting)
-            self._rows[self._waiting : self._waiting + count] = labels[:count]
+        while len(rows):
+            count = min(len(rows), _BLOCK - self._waiting)
+            self._rows[self._waiting : self._waiting + count] = rows[:count]
             self._waiting += count
-            labels = labels[count:]
+            rows = rows[count:]
             if self._waiting == _BLOCK:
                 self.flush()
 
@@ -79,18 +82,85 @@ def new_map(
     Raises:
         OutputError: The place cannot be written.
     """
-    with replacing(path) as temporary, _writing(path):
-        with quiet_open(temporary, "w", **_profile(grid)) as dataset:
-            dataset.write_colormap(1, _colour_table(classes))
-            dataset.set_band_description(1, title)
-            dataset.update_tags(**tags)
-            writer = MapWriter(dataset)
-            yield writer
-            writer.flush()
-        _check_complete(temporary)
-    # Overviews of a map that stood here before would show the old classes.
-    path.with_name(path.name + ".ovr").unlink(missing_ok=True)
+    with _created(path, grid, tags, dtype="uint8", nodata=NODATA) as dataset:
+        dataset.write_colormap(1, _colour_table(classes))
+        dataset.set_band_description(1, title)
+        writer = MapWriter(dataset)
+        yield writer
+        writer.flush()
     write_text(sidecar(path), _class_names(classes))
+
+
+@contextmanager
+def new_value_map(
+    path: Path, grid: Grid, target: TargetSpec, *, tags: Mapping[str, str]
+) -> Iterator[MapWriter]:
+    """Write a map of values; it appears under its name when all of its rows are there.
+
+    Args:
+        path: The file.
+        grid: Size and georeferencing.
+        target: What the values are: description and unit of the band.
+        tags: Metadata of the file.
+
+    Raises:
+        OutputError: The place cannot be written.
+    """
+    with _created(path, grid, tags, dtype="float32", nodata=NO_VALUE) as dataset:
+        dataset.set_band_description(1, target.name)
+        dataset.units = (target.unit or "",)
+        writer = MapWriter(dataset)
+        yield writer
+        writer.flush()
+    sidecar(path).unlink(missing_ok=True)
+
+
+def write_probabilities(
+    path: Path,
+    grid: Grid,
+    names: Sequence[str],
+    values: NDArray[np.float32],
+    *,
+    tags: Mapping[str, str],
+) -> None:
+    """Write a small map with a band of probability for each class.
+
+    Args:
+        path: The file.
+        grid: Size and georeferencing.
+        names: The classes: descriptions of the bands.
+        values: `(classes, rows, columns)`, NaN where there is none.
+        tags: Metadata of the file.
+
+    Raises:
+        OutputError: The place cannot be written.
+    """
+    count = len(names)
+    with _created(path, grid, tags, dtype="float32", nodata=NO_VALUE, count=count) as dataset:
+        dataset.write(np.where(np.isnan(values), np.float32(NO_VALUE), values))
+        dataset.descriptions = tuple(names)
+    sidecar(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def _created(
+    path: Path,
+    grid: Grid,
+    tags: Mapping[str, str],
+    *,
+    dtype: str,
+    nodata: float,
+    count: int = 1,
+) -> Iterator[DatasetWriter]:
+    """A new GeoTIFF that takes its place when it is complete."""
+    profile = {**_PROFILE, "dtype": dtype, "nodata": nodata, "count": count, **grid.profile}
+    with replacing(path) as temporary, _writing(path):
+        with quiet_open(temporary, "w", **profile) as dataset:
+            dataset.update_tags(**tags)
+            yield dataset
+        _check_complete(temporary)
+    # Overviews of a map that stood here before would show the old one.
+    path.with_name(path.name + ".ovr").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -108,19 +178,14 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".aux.xml")
 
 
-def _profile(grid: Grid) -> dict[str, object]:
-    return {
-        "driver": "GTiff",
-        "dtype": "uint8",
-        "count": 1,
-        "nodata": NODATA,
-        "tiled": True,
-        "blockxsize": _BLOCK,
-        "blockysize": _BLOCK,
-        "compress": "deflate",
-        "BIGTIFF": "IF_SAFER",
-        **grid.profile,
-    }
+_PROFILE = {
+    "driver": "GTiff",
+    "tiled": True,
+    "blockxsize": _BLOCK,
+    "blockysize": _BLOCK,
+    "compress": "deflate",
+    "BIGTIFF": "IF_SAFER",
+}
 
 
 def _check_complete(path: Path) -> None:

@@ -53,6 +53,21 @@ class Grid:
             profile["rpcs"] = self.rpcs
         return profile
 
+    def coarser(self, size: int, height: int, width: int) -> Grid:
+        """The grid whose pixels are squares of `size` pixels of this one, from its upper left.
+
+        Args:
+            size: Pixels of this grid on a side.
+            height: Rows of the new one.
+            width: Columns of the new one.
+        """
+        t = self.transform
+        transform = t and Affine(t.a * size, t.b * size, t.c, t.d * size, t.e * size, t.f)
+        gcps = tuple(
+            GroundControlPoint(p.row / size, p.col / size, p.x, p.y, p.z) for p in self.gcps
+        )
+        return Grid(height, width, self.crs, transform, gcps)
+
     def describe(self) -> str:
         """Write the grid as `512 × 300 pixels of 10 m, EPSG:32631`."""
         parts = [f"{self.width:,} × {self.height:,} pixels{self._pixel_size()}"]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -22,7 +26,7 @@ from eosfm_cli.raster.colours import NODATA_COLOUR, class_colours, to_rgb
 from eosfm_cli.raster.geotiff import NODATA
 from eosfm_cli.raster.grid import Grid
 from eosfm_cli.raster.scene import open_raster
-from eosfm_cli.recipe import ClassSpec
+from eosfm_cli.recipe import ClassSpec, TargetSpec
 from eosfm_cli.run_dir import replacing
 
 _DPI = 100
@@ -33,6 +37,9 @@ _LEGEND = 2.7
 _GAP = 0.25
 _HEAD = 0.8
 _MOST_ENTRIES = 24
+_BAR = 8
+"""Lines of a legend that a colour bar is as high as."""
+_VALUES = "viridis"
 _LINE = 0.3
 _GREY = "#666666"
 _DARK = 0.3
@@ -91,7 +98,38 @@ def draw_quicklook(
     panels, labels, caption = _read_panels(scene, scene_bands, prediction, truth, classes)
     shown = shares if shares is not None else _shares(labels, classes)
     missing = float((labels >= len(classes)).mean())
-    figure = _figure(panels, _entries(classes, shown, missing), title, caption)
+    legend = _entries(classes, shown, missing)
+    figure = _figure(panels, title, caption, partial(_draw_legend, entries=legend), len(legend))
+    _save(figure, output_png)
+
+
+def draw_values(output_png: Path, *, prediction: Path, target: TargetSpec, title: str) -> None:
+    """Draw a map of values with a colour bar.
+
+    Args:
+        output_png: The picture.
+        prediction: The map.
+        target: What the values are; its range is that of the colours, where it has one.
+        title: Stands above all.
+
+    Raises:
+        RasterError: The map cannot be read.
+        OutputError: The place cannot be written.
+    """
+    with open_raster(prediction) as dataset:
+        size, caption = _reduced(dataset), Grid.of(dataset).describe()
+        values = dataset.read(1, out_shape=size, masked=True, resampling=Resampling.average)
+    norm = _value_range(values, target)
+    picture = (colormaps[_VALUES](norm(values.filled(norm.vmin)))[..., :3] * 255).astype(np.uint8)
+    picture[np.ma.getmaskarray(values)] = to_rgb(NODATA_COLOUR)
+    bar = ScalarMappable(norm, _VALUES)
+    figure = _figure(
+        [_Panel("map", picture)], title, caption, partial(_draw_bar, bar=bar, target=target), _BAR
+    )
+    _save(figure, output_png)
+
+
+def _save(figure: Figure, output_png: Path) -> None:
     with replacing(output_png) as temporary, warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; nobody needs to be told twice.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing", category=UserWarning)
@@ -181,6 +219,15 @@ def _stretch(band: np.ma.MaskedArray) -> NDArray[np.uint8]:
     return np.where(np.ma.getmaskarray(band), to_rgb(NODATA_COLOUR)[0], grey).astype(np.uint8)
 
 
+def _value_range(values: np.ma.MaskedArray, target: TargetSpec) -> Normalize:
+    """What the ends of the colours stand for: the target's range, else all but extreme values."""
+    known = values.compressed()
+    low, high = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
+    low = float(low) if target.min is None else target.min
+    high = float(high) if target.max is None else target.max
+    return Normalize(low, high if high > low else low + 1, clip=True)
+
+
 # --------------------------------------------------------------------------- legend
 
 
@@ -217,10 +264,12 @@ def _percent(share: float) -> str:
 # --------------------------------------------------------------------------- drawing
 
 
-def _figure(panels: list[_Panel], entries: list[_Entry], title: str, caption: str) -> Figure:
-    """Lay panels and legend out in inches, so that nothing ever overlaps."""
+def _figure(
+    panels: list[_Panel], title: str, caption: str, draw_legend: Callable[[Axes], None], lines: int
+) -> Figure:
+    """Lay panels and a legend of some lines out in inches, so that nothing ever overlaps."""
     width, height = _panel_size(panels)
-    legend_height = _LINE * len(entries)
+    legend_height = _LINE * lines
     total_height = max(height, legend_height) + _HEAD + 0.6
     total_width = len(panels) * (width + _GAP) + _GAP + _LEGEND
     figure = Figure(figsize=(total_width, total_height), dpi=_DPI)
@@ -229,7 +278,7 @@ def _figure(panels: list[_Panel], entries: list[_Entry], title: str, caption: st
         left = _GAP + i * (width + _GAP)
         _draw_panel(_axes(figure, left, _HEAD, width, height), panel, titled=len(panels) > 1)
     left = _GAP + len(panels) * (width + _GAP)
-    _draw_legend(_axes(figure, left, _HEAD, _LEGEND - _GAP, legend_height), entries)
+    draw_legend(_axes(figure, left, _HEAD, _LEGEND - _GAP, legend_height))
     heading = _write(figure, title, 0.36, size=13, weight="bold")
     _fit(heading, total_width - 2 * _GAP)
     _fit(_write(figure, caption, total_height - 0.22, size=9, color=_GREY), total_width - 2 * _GAP)
@@ -280,6 +329,15 @@ def _draw_panel(axes: Axes, panel: _Panel, *, titled: bool) -> None:
         spine.set(linewidth=0.6, color=_GREY)
     if titled:
         axes.set_title(panel.title, fontsize=10, loc="left", pad=4)
+
+
+def _draw_bar(axes: Axes, bar: ScalarMappable, target: TargetSpec) -> None:
+    """A colour bar at the left of its axes, its words at the right."""
+    axes.axis("off")
+    inside = axes.inset_axes((0, 0, 0.12, 1))
+    axes.get_figure().colorbar(bar, cax=inside)
+    inside.set_ylabel(target.title, fontsize=9, parse_math=False)
+    inside.tick_params(labelsize=8)
 
 
 def _draw_legend(axes: Axes, entries: list[_Entry]) -> None:

@@ -45,7 +45,7 @@ class Pixels:
 
 
 class Scene:
-    """An open raster matched to a model.
+    """An open raster matched to a model; a scene of a single date.
 
     Args:
         dataset: The raster.
@@ -67,6 +67,7 @@ class Scene:
     ) -> None:
         _refuse_unreadable(dataset, path)
         self.path = path
+        self.dates = (self,)
         self.bands = manifest.bands
         self.grid = Grid.of(dataset)
         self.indexes, self.matching = _match(dataset, path, manifest, given)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from eosfm_cli.errors import BundleError, OutOfMemoryError, is_out_of_memory
+from eosfm_cli.recipe import Task
 
 
 def best_device() -> torch.device:
@@ -22,14 +23,40 @@ def describe_device(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
 
 
+def _of_one_class(logits: Tensor) -> Tensor:
+    """Logits of classes of which one is so -> scores that sum to 1."""
+    return logits.softmax(dim=1)
+
+
+def _of_each_class(logits: Tensor) -> Tensor:
+    """Logits of classes of which any may be so -> scores between 0 and 1."""
+    return logits.sigmoid()
+
+
+def _values(output: Tensor) -> Tensor:
+    """Values `(b, h, w)` as one score `(b, 1, h, w)`."""
+    return output.unsqueeze(1)
+
+
+_SCORES: dict[Task, Callable[[Tensor], Tensor]] = {
+    "segmentation": _of_one_class,
+    "classification": _of_one_class,
+    "multilabel": _of_each_class,
+    "regression": _values,
+    "change": _of_one_class,
+}
+
+
 class Scorer:
-    """Turns standardised windows into class scores.
+    """Turns standardised windows into class scores, or into values.
 
     Args:
-        module: Maps `(b, bands, h, w)` to logits `(b, classes, h, w)`.
+        module: Maps `(b, bands, h, w)` to logits `(b, classes, h, w)`, or to what its task has
+            instead.
         device: Where to compute.
         batch_size: Windows at once; halves when memory does not suffice, and stays there.
         on_smaller_batch: Told the new batch size.
+        task: What the module is for.
     """
 
     def __init__(
@@ -38,14 +65,19 @@ class Scorer:
         device: torch.device,
         batch_size: int,
         on_smaller_batch: Callable[[int], None],
+        task: Task = "segmentation",
     ) -> None:
         self.module = module.to(device).eval()
         self.device = device
         self.batch_size = batch_size
         self.on_smaller_batch = on_smaller_batch
+        self.scores_of = _SCORES[task]
 
     def score(self, windows: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-        """Class scores that sum to 1, `(classes, h, w)` for each window `(bands, h, w)`.
+        """Scores `(classes, h, w)`, or `(classes,)` of whole images, for each window.
+
+        Those of classes of which one is so sum to 1; values stand as `(1, h, w)`. Windows are
+        `(bands, h, w)`, of two dates `(bands, 2, h, w)`.
 
         Raises:
             OutOfMemoryError: Not even a single window fits.
@@ -66,8 +98,8 @@ class Scorer:
 
     @torch.inference_mode()
     def _forward(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        logits = self.module(torch.from_numpy(batch).to(self.device))
-        scores = logits.float().softmax(dim=1)  # (b, classes, h, w)
+        output = self.module(torch.from_numpy(batch).to(self.device))
+        scores = self.scores_of(output.float())  # (b, classes, h, w)
         if not torch.isfinite(scores).all():
             raise BundleError(
                 "The model gives scores that are no numbers.",

@@ -78,8 +78,9 @@ def _ramps(length: int, overlap: int) -> NDArray[np.float64]:
 
 
 def pad(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Grow `(bands, h, w)` to `height` by `width` by mirroring it at its lower and right edge."""
-    _, h, w = values.shape
+    """Grow `(…, h, w)` to `height` by `width` by mirroring it at its lower and right edge."""
+    *others, h, w = values.shape
     if (h, w) == (height, width):
         return values
-    return np.pad(values, ((0, 0), (0, height - h), (0, width - w)), mode="reflect")
+    around = [*((0, 0) for _ in others), (0, height - h), (0, width - w)]
+    return np.pad(values, around, mode="reflect")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import random
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import distributed
@@ -127,11 +129,29 @@ class RandomState(pl.Callback):
             _set_random_state(state)
 
 
+class NoteStop(pl.Callback):
+    """Keep in checkpoints that training was stopped before its last epoch, by an `EarlyStopping`.
+
+    A run that is resumed after that has no epoch left, though Lightning would train one more.
+    """
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, task: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add whether this epoch was the last one."""
+        enough = trainer.current_epoch + 1 >= (trainer.min_epochs or 0) and trainer.global_step >= (
+            trainer.min_steps or 0
+        )
+        checkpoint["stopped"] = bool(trainer.should_stop and enough)
+
+
 def _random_state() -> dict[str, Any]:
-    """Python's and torch's states as plain data."""
+    """Python's, NumPy's and torch's states as plain data."""
     version, numbers, gauss = random.getstate()
+    kind, keys, *place = np.random.get_state()  # what others' transforms draw from
     return {
         "python": [version, list(numbers), gauss],
+        "numpy": [kind, keys.tolist(), *place],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -140,6 +160,9 @@ def _random_state() -> dict[str, Any]:
 def _set_random_state(state: dict[str, Any]) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
+    if "numpy" in state:
+        kind, keys, *place = state["numpy"]
+        np.random.set_state((kind, np.array(keys, np.uint32), *place))
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -161,7 +184,7 @@ class Report(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
         """Open the bar."""
-        batches = int(trainer.num_training_batches)
+        batches = _batches(trainer)
         if trainer.is_global_zero:
             total = _all_batches(trainer)
             self._step = self._open.enter_context(self.progress.step(self.title, total))
@@ -195,9 +218,15 @@ class Report(pl.Callback):
         self._open.close()
 
 
+def _batches(trainer: pl.Trainer) -> int:
+    """Batches of an epoch; 0 where the data does not say how much it is."""
+    count = trainer.num_training_batches
+    return int(count) if math.isfinite(count) else 0
+
+
 def _all_batches(trainer: pl.Trainer) -> int:
     """Batches until training ends, by epochs or by steps, whichever comes first."""
     epochs, steps = trainer.max_epochs or -1, trainer.max_steps
-    by_epochs = int(trainer.num_training_batches) * epochs if epochs > 0 else None
+    by_epochs = _batches(trainer) * epochs if epochs > 0 else None
     by_steps = steps * trainer.accumulate_grad_batches if steps > 0 else None
     return min((count for count in (by_epochs, by_steps) if count is not None), default=0)

@@ -28,7 +28,7 @@ from eosfm_cli.lightning_yaml import ENSEMBLE_NAMES, LightningYaml, Monitor, cla
 from eosfm_cli.progress import Progress
 from eosfm_cli.results import lower_is_better
 from eosfm_cli.run_dir import RunDir
-from eosfm_cli.training.callbacks import RandomState, Report, WriteHistory
+from eosfm_cli.training.callbacks import NoteStop, RandomState, Report, WriteHistory
 from eosfm_cli.training.registry import ensemble_of
 from eosfm_cli.training.task import metric_of
 from eosfm_cli.training.trainer import WholeFiles, checkpoints
@@ -329,6 +329,7 @@ def build_described_trainer(
         *_listed(described.trainer.get("callbacks")),
         Report(progress, title, metric),
         RandomState(),
+        NoteStop(),
         best,
         WriteHistory(run, metric=metric, phase="fit", after_epoch=after_epoch),
         last,

@@ -179,8 +179,8 @@ class FittedModel:
     """In evaluation mode; height and width of its input are multiples of 32."""
 
 
-def load_model(path: Path) -> FittedModel:
-    """Build a fitted model from its file, through TerraTorch.
+def open_model(path: Path) -> tuple[ModelManifest, nn.Module]:
+    """Build a fitted model from its file, as it was fitted: no view is folded.
 
     Raises:
         BundleError: The file is damaged or does not fit its own manifest.
@@ -203,6 +203,15 @@ def load_model(path: Path) -> FittedModel:
             hint="The file was changed after it was written; fit the model again.",
         ) from None
     encoder.freeze()
-    module = Logits(model).eval()
-    encoder.fold()
-    return FittedModel(manifest, module)
+    return manifest, model.eval()
+
+
+def load_model(path: Path) -> FittedModel:
+    """Build a fitted model from its file, through TerraTorch, to predict with it.
+
+    Raises:
+        BundleError: The file is damaged or does not fit its own manifest.
+    """
+    manifest, model = open_model(path)
+    inner_encoder(model).fold()
+    return FittedModel(manifest, Logits(model).eval())

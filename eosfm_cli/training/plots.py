@@ -7,12 +7,20 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from eosfm_cli.results import AblationRow
+from eosfm_cli.results import AblationResult, Verdict
 from eosfm_cli.run_dir import replacing
 
 _BLUE, _ORANGE, _GREY, _RED = "#0072b2", "#e69f00", "#8a8a8a", "#c2452d"
+
+_VERDICTS: dict[Verdict | None, str] = {
+    "helps": _BLUE,
+    "unclear": _GREY,
+    "harms": _RED,
+    None: _BLUE,
+}
 
 Rows = Sequence[dict[str, str]]
 
@@ -51,24 +59,45 @@ def draw_selection(path: Path, rows: Rows, chosen: Sequence[str]) -> None:
     _save(figure, path)
 
 
-def draw_ablation(path: Path, rows: Sequence[AblationRow], metric: str, full: float) -> None:
-    """Draw what leaving out each specialist does to the score, the most needed on top."""
-    ordered = sorted(rows, key=lambda row: row.change, reverse=True)
-    figure = Figure(figsize=(7, 1.4 + 0.36 * len(rows)), layout="constrained")
+def draw_ablation(path: Path, result: AblationResult) -> None:
+    """Draw what each specialist is worth with its 95 % interval, the most needed on top."""
+    rows = result.rows[::-1]  # bars go upwards
+    figure = Figure(figsize=(7, 1.5 + 0.36 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    colours = [_BLUE if row.change <= 0 else _RED for row in ordered]
-    bars = axes.barh(
-        [row.specialist for row in ordered], [r.change for r in ordered], color=colours
-    )
-    axes.bar_label(bars, labels=[f"{row.change:+.3f}" for row in ordered], padding=4)
+    changes = [row.change for row in rows]
+    colours = [_VERDICTS[row.verdict] for row in rows]
+    axes.barh([row.specialist for row in rows], changes, color=colours, height=0.7)
+    for height, row in enumerate(rows):
+        if row.low is not None and row.high is not None:
+            axes.plot([row.low, row.high], [height, height], color="black", linewidth=1.2)
+        axes.text(
+            1.01, height, f"{row.change:+.3f}", transform=axes.get_yaxis_transform(), va="center"
+        )
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.margins(x=0.2)
-    axes.set(
-        title=f"Leaving one specialist out (none left out: {metric} {full:.3f})",
-        xlabel=f"change of {metric} without it",
-    )
+    axes.margins(x=0.06)
+    _name_verdicts(figure, result)
+    _title_ablation(axes, result)
     _tidy(axes)
     _save(figure, path)
+
+
+def _title_ablation(axes: Axes, result: AblationResult) -> None:
+    metric = result.metric_name
+    title, label = {
+        "leave-one-out": ("Leaving specialists out", f"change of {metric} without it"),
+        "only-one": ("One specialist alone", f"change of {metric} with it alone"),
+        "shapley": ("Shapley values of the specialists", f"what it adds to {metric} on average"),
+    }[result.mode]
+    axes.set_title(f"{title} (all together: {metric} {result.full:.3f})", wrap=True)
+    axes.set_xlabel(f"{label}; line: 95 % interval")
+
+
+def _name_verdicts(figure: Figure, result: AblationResult) -> None:
+    """Say what the colours mean, where there are several."""
+    named = dict.fromkeys(row.verdict for row in result.rows if row.verdict)
+    patches = [Patch(color=_VERDICTS[verdict], label=verdict) for verdict in named]
+    if patches:
+        figure.legend(handles=patches, loc="outside right upper", frameon=False)
 
 
 def _line(axes: Axes, rows: Rows, name: str, *, label: str, colour: str | None) -> None:

@@ -5,16 +5,46 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
-from terratorch.tasks import ClassificationTask, SemanticSegmentationTask
+from terratorch.tasks import (
+    ClassificationTask,
+    MultiLabelClassificationTask,
+    PixelwiseRegressionTask,
+    SemanticSegmentationTask,
+)
+from terratorch.tasks.regression_tasks import IgnoreIndexLossWrapper, IgnoreIndexMetricWrapper
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import ClasswiseWrapper, MetricCollection, R2Score
+from torchmetrics.classification import (
+    MulticlassF1Score,
+    MultilabelAveragePrecision,
+    MultilabelF1Score,
+)
 
+from eosfm_cli.data.tiles import NO_VALUE
 from eosfm_cli.ensemble.selection import GATE_LR, OpenGates
-from eosfm_cli.recipe import Recipe, SpecialistSpec, Task, TrainingSpec
+from eosfm_cli.recipe import CLASS_MAP_TASKS, MAP_TASKS, Recipe, SpecialistSpec, Task, TrainingSpec
+from eosfm_cli.training.model import TwoDates, inner_encoder, outputs, pooling_arguments
 
-METRICS: dict[Task, str] = {"segmentation": "mIoU", "classification": "Accuracy"}
-"""The score that picks the best checkpoint; TerraTorch's names. Both are averaged over classes."""
+METRICS: dict[Task, str] = {
+    "segmentation": "mIoU",
+    "classification": "Accuracy",
+    "multilabel": "mAP",
+    "regression": "RMSE",
+    "change": "mIoU",
+}
+"""The score that picks the best checkpoint; TerraTorch's names, and mAP, the mean average
+precision. Those of classes are averaged over them."""
+
+
+def metric_of(task: LightningModule) -> str:
+    """The score by which a task is judged, ours or one of TerraTorch's own; else its loss."""
+    if isinstance(task, _Lean):
+        return task.score
+    if isinstance(task, MultiLabelClassificationTask):
+        return "Multilabel_F1_Score"
+    return METRICS.get(getattr(task, "task", None), "loss")
 
 
 class _Lean:
@@ -25,10 +55,12 @@ class _Lean:
     """
 
     ignore: Sequence[str] = ("weights", "model")
+    score: str
+    """What the task is judged by."""
 
     def configure_metrics(self) -> None:
         super().configure_metrics()
-        score = METRICS[self.task]
+        score = self.score
         self.train_metrics = MetricCollection({score: self.train_metrics[score]}, prefix="train/")
         wanted = set(self.val_metrics.keys(keep_base=True)) - {"Boundary_mIoU"}
         self.val_metrics = MetricCollection(
@@ -37,14 +69,14 @@ class _Lean:
 
 
 class _Sparse:
-    """Add the L1 term of open gates to the loss."""
+    """Add the selection's penalty to the loss: it closes gates that the task does not hold open."""
 
     sparsity: float = 0.0
 
     @property
     def gates(self) -> OpenGates | None:
-        """The encoder's open gates, while a search is on."""
-        found = getattr(self.model.encoder, "gates", None)
+        """The encoder's gates, where they learn whom to keep."""
+        found = getattr(inner_encoder(self.model), "gates", None)
         return found if isinstance(found, OpenGates) else None
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - Lightning's
@@ -52,18 +84,102 @@ class _Sparse:
         return loss if self.gates is None else loss + self.sparsity * self.gates.penalty()
 
 
+class _MoreMetrics:
+    """Metrics of the task's field that TerraTorch does not have."""
+
+    def configure_metrics(self) -> None:
+        super().configure_metrics()
+        for collection in (self.train_metrics, self.val_metrics, *self.test_metrics):
+            collection.add_metrics(self.more_metrics())
+
+
 class _Segmentation(_Lean, _Sparse, SemanticSegmentationTask):
-    pass
+    score = METRICS["segmentation"]
 
 
 class _Classification(_Lean, _Sparse, ClassificationTask):
-    pass
+    score = METRICS["classification"]
+
+
+class _Multilabel(_Lean, _Sparse, _MoreMetrics, MultiLabelClassificationTask):
+    score = METRICS["multilabel"]
+
+    def more_metrics(self) -> dict[str, Any]:
+        classes = self.hparams["model_args"]["num_classes"]
+        return {
+            "mAP": MultilabelAveragePrecision(num_labels=classes, average="macro"),
+            "Multilabel_F1_Score_Micro": MultilabelF1Score(num_labels=classes, average="micro"),
+        }
+
+
+class _Change(_Lean, _Sparse, _MoreMetrics, SemanticSegmentationTask):
+    score = METRICS["change"]
+
+    def configure_models(self) -> None:
+        super().configure_models()
+        if "model" in self._modules:  # built by TerraTorch just now
+            encoder = self.model.encoder
+            self.model.encoder = TwoDates(encoder.encoder, encoder.pooling)
+
+    def more_metrics(self) -> dict[str, Any]:
+        classes, ignored = self.hparams["model_args"]["num_classes"], self.hparams["ignore_index"]
+        f1 = MulticlassF1Score(num_classes=classes, ignore_index=ignored, average=None)
+        return {"F1": ClasswiseWrapper(f1, labels=self.hparams["class_names"], prefix="F1_")}
+
+
+class _Regression(_Lean, _Sparse, _MoreMetrics, PixelwiseRegressionTask):
+    score = METRICS["regression"]
+
+    def configure_losses(self) -> None:
+        super().configure_losses()
+        if self.hparams["loss"] == "rmse":  # TerraTorch's takes the root twice
+            self.criterion = _RootMeanSquare(self.hparams["ignore_index"])
+
+    def more_metrics(self) -> dict[str, Any]:
+        ignored = self.hparams["ignore_index"]
+        return {"R2_Score": IgnoreIndexMetricWrapper(_R2(), ignore_index=ignored)}
+
+
+class _RootMeanSquare(nn.Module):
+    """Root of the mean square over the pixels that have a value."""
+
+    def __init__(self, ignore_index: int) -> None:
+        super().__init__()
+        self.mean = IgnoreIndexLossWrapper(nn.MSELoss(reduction="none"), ignore_index)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        # At 0, as where no pixel has a value, the root has no gradient.
+        return torch.sqrt(self.mean(output, target) + 1e-12)
+
+
+class _R2(R2Score):
+    """Share of the variance that is explained; nothing, instead of an error, of too few pixels."""
+
+    def compute(self) -> Tensor:
+        return super().compute() if self.total >= 2 else torch.full_like(self.residual, torch.nan)
 
 
 _TASKS: dict[Task, type[LightningModule]] = {
     "segmentation": _Segmentation,
     "classification": _Classification,
+    "multilabel": _Multilabel,
+    "regression": _Regression,
+    "change": _Change,
 }
+
+
+def answers(task: Task, output: Tensor) -> Tensor:
+    """What a model says, as its task's metrics take it, from what it gives."""
+    if task == "regression":
+        return output
+    return output.sigmoid() if task == "multilabel" else output.argmax(dim=1)
+
+
+def truths(task: Task, batch: dict[str, Tensor]) -> Tensor:
+    """What is so, as a task's metrics take it."""
+    if task in MAP_TASKS:
+        return batch["mask"]
+    return batch["label"].int() if task == "multilabel" else batch["label"]
 
 
 def build_specialist_task(recipe: Recipe, decoder_arguments: dict[str, Any]) -> LightningModule:
@@ -79,7 +195,8 @@ def build_specialist_task(recipe: Recipe, decoder_arguments: dict[str, Any]) -> 
             "backbone": f"timm_{spec.backbone}",
             "backbone_in_chans": len(recipe.bands),
             "backbone_pretrained": spec.pretrained,
-            "num_classes": len(recipe.classes),
+            **outputs(len(recipe.classes)),
+            **pooling_arguments(recipe.pooling),
             **decoder_arguments,
         },
         **_options(recipe, spec, epochs=spec.epochs),
@@ -89,10 +206,10 @@ def build_specialist_task(recipe: Recipe, decoder_arguments: dict[str, Any]) -> 
 def build_fit_task(recipe: Recipe, model: nn.Module, *, epochs: int) -> LightningModule:
     """A task that fits a ready model; where its encoder has open gates, they learn too."""
     spec = recipe.fit
-    gated = isinstance(model.encoder.gates, OpenGates)
+    gated = isinstance(inner_encoder(model).gates, OpenGates)
     task = _TASKS[recipe.task](
         model=model,
-        model_args={"num_classes": len(recipe.classes)},
+        model_args=outputs(len(recipe.classes)),
         lr_overrides={"gates.scores": GATE_LR} if gated else None,
         **_options(recipe, spec, epochs=epochs),
     )
@@ -102,16 +219,23 @@ def build_fit_task(recipe: Recipe, model: nn.Module, *, epochs: int) -> Lightnin
 
 def _options(recipe: Recipe, spec: TrainingSpec, *, epochs: int) -> dict[str, Any]:
     """Loss, optimiser and schedule, the same for training and fitting."""
-    options: dict[str, Any] = {
+    return {
         "loss": spec.loss,
         "lr": spec.lr,
         "optimizer": "AdamW",
         "optimizer_hparams": {"weight_decay": spec.weight_decay, "fused": True},
         "scheduler": "CosineAnnealingLR",
         "scheduler_hparams": {"T_max": epochs},
-        "class_names": list(recipe.class_names),
         "plot_on_val": False,
+        **label_options(recipe),
     }
-    if recipe.task == "segmentation":
+
+
+def label_options(recipe: Recipe) -> dict[str, Any]:
+    """What TerraTorch's tasks want to know of the labels."""
+    if recipe.task == "regression":
+        return {"ignore_index": int(NO_VALUE)}
+    options: dict[str, Any] = {"class_names": list(recipe.class_names)}
+    if recipe.task in CLASS_MAP_TASKS:
         options["ignore_index"] = recipe.ignore_index
     return options

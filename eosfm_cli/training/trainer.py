@@ -269,7 +269,8 @@ def fit(
         done, epochs = checkpoint["epoch"] + 1, trainer.max_epochs or -1
         of = f" of {epochs}" if epochs > 0 else ""
         progress.say(f"goes on after epoch {done}{of}, the last one that was finished")
-        if done < epochs or epochs < 0:  # -1 means until something else stops it
+        over = checkpoint.get("stopped") or 0 < epochs <= done  # -1: until something else stops it
+        if not over:
             trainer.fit(task, datamodule=data, ckpt_path=last)
         else:
             task.load_state_dict(checkpoint["state_dict"])

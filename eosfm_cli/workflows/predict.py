@@ -1,9 +1,11 @@
-"""Map a scene with a fitted model."""
+"""Map a scene with a fitted model: a class or a value for every pixel."""
 
 from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,16 +17,18 @@ from eosfm_cli.bands import parse_bands
 from eosfm_cli.carbon.tracker import track
 from eosfm_cli.errors import RasterError, UsageError
 from eosfm_cli.manifest import ModelManifest
-from eosfm_cli.progress import Progress, Silent
-from eosfm_cli.raster.geotiff import new_map
-from eosfm_cli.raster.mapping import Tally, map_scene
+from eosfm_cli.progress import Progress, Silent, Step
+from eosfm_cli.raster.geotiff import MapWriter, new_map, new_value_map
+from eosfm_cli.raster.mapping import Tally, ValueTally, map_scene, map_values
 from eosfm_cli.raster.mosaic import memory_needed
-from eosfm_cli.raster.quicklook import draw_quicklook
+from eosfm_cli.raster.pair import ScenePair, open_pair
+from eosfm_cli.raster.quicklook import draw_quicklook, draw_values
 from eosfm_cli.raster.ranges import doubtful_bands
 from eosfm_cli.raster.scene import Scene, open_scene
 from eosfm_cli.raster.scoring import Scorer, best_device, describe_device
 from eosfm_cli.raster.windows import WindowPlan, plan_windows
-from eosfm_cli.results import Cost, PredictResult
+from eosfm_cli.recipe import MAP_TASKS, TargetSpec
+from eosfm_cli.results import Cost, PredictResult, ValueSummary
 from eosfm_cli.workflows.fitted import choose_model, tell_plan
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ _MOST_MEMORY = 4 * 2**30
 def predict(
     input: Path,
     *,
+    before: Path | None = None,
     model: Path | None = None,
     output: Path | None = None,
     bands: str | None = None,
@@ -47,10 +52,11 @@ def predict(
     progress: Progress | None = None,
     fitted: FittedModel | None = None,
 ) -> PredictResult:
-    """Map a scene: every pixel of it gets the class that the model gives it.
+    """Map a scene: every pixel of it gets the class, or the value, that the model gives it.
 
     Args:
         input: The scene, any raster that has the model's bands.
+        before: Of change detection, the same place at an earlier date, on the same grid.
         model: A fitted model or the run folder of one; the newest fit in `root` if not given.
         output: The map; `<stem>_pred.tif` beside the scene if not given.
         bands: Names of the scene's bands in file order, separated by commas, as `parse_bands` reads
@@ -65,46 +71,96 @@ def predict(
         DataError: There is no such model.
         RasterError: The scene cannot be read.
         BandError: The scene lacks a band that the model takes.
-        UsageError: A band's name is unknown, the model makes no maps, or the map would replace
-            something.
+        UsageError: A band's name is unknown, the model makes no maps or takes another number of
+            dates, or the map would replace something.
         OutputError: The map cannot be written.
     """
     progress = progress or Silent()
     source, manifest = (None, fitted.manifest) if fitted else choose_model(model, root, progress)
     _refuse_other_tasks(manifest)
+    _refuse_other_dates(manifest, before)
     given = None if bands is None else parse_bands(bands, manifest.sensor)
     output = _choose_output(input, output, progress)
     picture = output.with_suffix(".png") if quicklook else None
-    _refuse_to_replace(input, output, picture, overwrite=overwrite)
-    tags = _tags(source, manifest, input)
-    classes, title = manifest.classes, manifest.title
-    with open_scene(input, manifest, given) as scene:
+    refuse_to_replace((input, before), (output, picture), overwrite=overwrite)
+    tags = map_tags(source, manifest, input, before)
+    with _opened(input, before, manifest, given) as scene:
         plan = _plan(scene, manifest, progress)
         with (
             track(root, command="predict", name=input.name, progress=progress) as meter,
-            new_map(output, scene.grid, classes, title=title, tags=tags) as writer,
+            _new_map(output, scene, manifest, tags) as writer,
         ):
-            scorer = _load(source, fitted, progress)
-            _check_values(scene, plan, progress)
+            scorer = load_scorer(source, fitted, progress)
+            warn_of_values(scene, plan, progress)
             with progress.step("mapping", len(plan)) as step:
-                tally = map_scene(scene, plan, classes, scorer, writer, step)
+                tally = _map(scene, plan, manifest, scorer, writer, step)
     if tally.nodata_share == 1:
         progress.warn(f"{input.name} has no pixel with a value in every band that is needed.")
     if picture is not None:
-        heading = f"{title}: {input.name}"
-        draw_quicklook(
-            picture, prediction=output, classes=classes, title=heading, shares=tally.shares
-        )
-    return _result(input, output, picture, plan, tally, meter.cost)
+        _draw(picture, output, manifest, tally, f"{manifest.title}: {input.name}")
+    return _result(input, output, picture, plan, tally, manifest, meter.cost)
 
 
 def _refuse_other_tasks(manifest: ModelManifest) -> None:
-    if manifest.task != "segmentation":
+    if manifest.task not in MAP_TASKS:
         raise UsageError(
             f"The model {manifest.recipe!r} tells the class of whole images; it makes no maps.",
             hint="Name a model of a segmentation recipe with --model: "
             "`eosfm recipes list --task segmentation` shows them.",
         )
+
+
+def _refuse_other_dates(manifest: ModelManifest, before: Path | None) -> None:
+    if manifest.task == "change" and before is None:
+        raise UsageError(
+            f"The model {manifest.recipe!r} finds change between two dates.",
+            hint="Name the earlier one too: eosfm predict AFTER.tif --before BEFORE.tif",
+        )
+    if manifest.task != "change" and before is not None:
+        raise UsageError(
+            f"The model {manifest.recipe!r} takes one date; --before is for models of change.",
+            hint="Leave --before out, or name a model of a change recipe with --model.",
+        )
+
+
+def _opened(
+    input: Path, before: Path | None, manifest: ModelManifest, given: Sequence[str] | None
+) -> AbstractContextManager[Scene | ScenePair]:
+    if before is None:
+        return open_scene(input, manifest, given)
+    return open_pair(before, input, manifest, given)
+
+
+def _new_map(
+    output: Path, scene: Scene | ScenePair, manifest: ModelManifest, tags: Mapping[str, str]
+) -> AbstractContextManager[MapWriter]:
+    if manifest.target is not None:
+        return new_value_map(output, scene.grid, manifest.target, tags=tags)
+    return new_map(output, scene.grid, manifest.classes, title=manifest.title, tags=tags)
+
+
+def _map(
+    scene: Scene | ScenePair,
+    plan: WindowPlan,
+    manifest: ModelManifest,
+    scorer: Scorer,
+    writer: MapWriter,
+    step: Step,
+) -> Tally | ValueTally:
+    if manifest.target is not None:
+        return map_values(scene, plan, manifest.target, scorer, writer, step)
+    return map_scene(scene, plan, manifest.classes, scorer, writer, step)
+
+
+def _draw(
+    picture: Path, output: Path, manifest: ModelManifest, tally: Tally | ValueTally, heading: str
+) -> None:
+    if isinstance(tally, ValueTally):
+        draw_values(picture, prediction=output, target=manifest.target, title=heading)
+        return
+    draw_quicklook(
+        picture, prediction=output, classes=manifest.classes, title=heading, shares=tally.shares
+    )
 
 
 def _choose_output(scene: Path, output: Path | None, progress: Progress) -> Path:
@@ -124,11 +180,18 @@ def _choose_output(scene: Path, output: Path | None, progress: Progress) -> Path
     return output
 
 
-def _refuse_to_replace(scene: Path, output: Path, picture: Path | None, *, overwrite: bool) -> None:
-    for product in filter(None, (output, picture)):
+def refuse_to_replace(
+    scenes: Sequence[Path | None], products: Sequence[Path | None], *, overwrite: bool
+) -> None:
+    """Refuse to write over what is there, and over the scenes in any case.
+
+    Raises:
+        UsageError: A product is there already.
+    """
+    for product in filter(None, products):
         if not product.exists():
             continue
-        if scene.exists() and product.samefile(scene):
+        if any(scene.exists() and product.samefile(scene) for scene in filter(None, scenes)):
             raise UsageError(f"{product} is the scene itself.", hint="Choose another --output.")
         if not overwrite:
             raise UsageError(
@@ -137,16 +200,17 @@ def _refuse_to_replace(scene: Path, output: Path, picture: Path | None, *, overw
             )
 
 
-def _plan(scene: Scene, manifest: ModelManifest, progress: Progress) -> WindowPlan:
+def _plan(scene: Scene | ScenePair, manifest: ModelManifest, progress: Progress) -> WindowPlan:
     grid = scene.grid
     plan = plan_windows(grid.height, grid.width, manifest.tile_size)
-    if memory_needed(plan, len(manifest.classes)) > _MOST_MEMORY:
+    if memory_needed(plan, len(manifest.classes) or 1) > _MOST_MEMORY:
         raise RasterError(
             f"{scene.path} is {grid.width:,} pixels wide, too wide to map in one piece.",
             hint="Cut it into columns first: rio clip IN OUT --bounds 'LEFT BOTTOM RIGHT TOP'",
         )
     progress.say(f"scene: {grid.describe()}")
-    progress.say(scene.matching)
+    for line in scene.matching.splitlines():
+        progress.say(line)
     tell_plan(manifest, progress)
     if not grid.is_placed:
         progress.warn(
@@ -161,7 +225,9 @@ def _plan(scene: Scene, manifest: ModelManifest, progress: Progress) -> WindowPl
     return plan
 
 
-def _tags(source: Path | None, manifest: ModelManifest, scene: Path) -> dict[str, str]:
+def map_tags(
+    source: Path | None, manifest: ModelManifest, scene: Path, before: Path | None = None
+) -> dict[str, str]:
     """What the map's file says about where it comes from."""
     found = {
         "TIFFTAG_SOFTWARE": f"eosfm {__version__}",
@@ -169,6 +235,7 @@ def _tags(source: Path | None, manifest: ModelManifest, scene: Path) -> dict[str
         "TIFFTAG_COPYRIGHT": manifest.licence,
         "TIFFTAG_DATETIME": datetime.now(UTC).strftime("%Y:%m:%d %H:%M:%S"),
         "EOSFM_INPUT": scene.name,
+        "EOSFM_BEFORE": before.name if before else None,
         "EOSFM_MODEL": source.name if source else None,
         "EOSFM_MODEL_CREATED": manifest.created,
         "EOSFM_RECIPE": manifest.recipe,
@@ -178,7 +245,12 @@ def _tags(source: Path | None, manifest: ModelManifest, scene: Path) -> dict[str
     return {key: value for key, value in found.items() if value}
 
 
-def _load(source: Path | None, fitted: FittedModel | None, progress: Progress) -> Scorer:
+def load_scorer(source: Path | None, fitted: FittedModel | None, progress: Progress) -> Scorer:
+    """Make a model ready to compute: the one that is in memory, or the file's.
+
+    Raises:
+        BundleError: The file is damaged.
+    """
     device = best_device()
     progress.say(f"device: {describe_device(device)}")
     if fitted is None:
@@ -192,11 +264,19 @@ def _load(source: Path | None, fitted: FittedModel | None, progress: Progress) -
         device,
         _BATCH_SIZE,
         lambda size: progress.warn(f"Memory ran out; going on with {size} windows at once."),
+        fitted.manifest.task,
     )
 
 
-def _check_values(scene: Scene, plan: WindowPlan, progress: Progress) -> None:
-    """Look at a few windows before computing all of them."""
+def warn_of_values(
+    scene: Scene | ScenePair, plan: WindowPlan, progress: Progress, *, product: str = "map"
+) -> None:
+    """Look at a few windows before computing all of them, and warn of other units."""
+    for date in scene.dates:
+        _warn_of_date(date, plan, progress, product)
+
+
+def _warn_of_date(scene: Scene, plan: WindowPlan, progress: Progress, product: str) -> None:
     step = -(-len(plan) // _SAMPLED_WINDOWS)
     tiles = itertools.islice(plan, step // 2, None, step)
     sample = [pixels.values[:, pixels.valid] for pixels in map(scene.read, tiles)]
@@ -206,14 +286,21 @@ def _check_values(scene: Scene, plan: WindowPlan, progress: Progress) -> None:
         listed = "".join(f"\n  {doubt.describe()}" for doubt in doubts)
         progress.warn(
             f"The values of {scene.path.name} are not those that the model was fitted on, so its "
-            f"map will hardly be right:{listed}\nConvert the scene to the same units first "
+            f"{product} will hardly be right:{listed}\nConvert the scene to the same units first "
             "(reflectance from 0 to 1 or from 0 to 10000, radar in decibels or linear)."
         )
 
 
 def _result(
-    scene: Path, output: Path, picture: Path | None, plan: WindowPlan, tally: Tally, cost: Cost
+    scene: Path,
+    output: Path,
+    picture: Path | None,
+    plan: WindowPlan,
+    tally: Tally | ValueTally,
+    manifest: ModelManifest,
+    cost: Cost,
 ) -> PredictResult:
+    classes = isinstance(tally, Tally)
     return PredictResult(
         input=scene,
         output=output,
@@ -221,7 +308,15 @@ def _result(
         width=plan.width,
         height=plan.height,
         windows=len(plan),
-        shares=tally.shares,
+        shares=tally.shares if classes else {},
         nodata_share=tally.nodata_share,
         cost=cost,
+        values=None if classes else _summary(tally, manifest.target),
     )
+
+
+def _summary(tally: ValueTally, target: TargetSpec) -> ValueSummary | None:
+    """What the map holds; nothing where no pixel has a value."""
+    if not tally.count:
+        return None
+    return ValueSummary(target.name, target.unit, tally.min, tally.mean, tally.max)

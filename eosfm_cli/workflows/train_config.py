@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,6 +27,7 @@ from eosfm_cli.lightning_yaml import (
     LightningYaml,
     Monitor,
     for_run_folder,
+    remembering,
     with_ensemble,
     with_factory,
     with_options,
@@ -33,7 +35,7 @@ from eosfm_cli.lightning_yaml import (
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe, SpecialistSpec
 from eosfm_cli.results import TrainResult, WorkPlan
-from eosfm_cli.run_dir import RunDir, write_text
+from eosfm_cli.run_dir import RunDir, check_makeable, write_text
 from eosfm_cli.training.lightning_config import (
     Described,
     backbone_of,
@@ -78,15 +80,18 @@ def train_config(
         RecipeError: The file does not fit the versions installed here, or cannot be built.
         UsageError: Model and data do not fit each other, or the run to go on with had another
             configuration.
+        OutputError: The experiments folder cannot be written.
         DataError: The dataset is missing, incomplete or laid out otherwise.
         WeightsUnavailableError: Pretrained weights were asked for and cannot be had.
     """
+    check_makeable(root)
     config, monitor = _as_run(config, progress)
     if resume is not None and resume.last.is_file() and dotted(config.data).get(_WEIGHTS):
         config = with_options(config, {}, {_WEIGHTS: False})  # it has its weights already
     # whatever the classes print belongs to the messages, not to the result
     with redirect_stdout(sys.stderr):
         described, said = _built(config, progress)
+        described = replace(described, config=remembering(described.config, monitor))
         if resume is not None:
             _refuse_changes(resume, described)
         facts = {"tiles": described.data.tiles.tile_counts} if _is_ours(described) else {}

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 from lightning.pytorch import LightningModule
 
 from eosfm_cli.data.datamodule import TileDataModule, build_datamodule
 from eosfm_cli.data.sources import located
-from eosfm_cli.ensemble.specialist import build_backbone, parameter_count
-from eosfm_cli.errors import EosfmError, WeightsUnavailableError, is_out_of_memory
+from eosfm_cli.ensemble.specialist import build_backbone, hub_errors, parameter_count
 from eosfm_cli.manifest import DecoderInfo
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe
 from eosfm_cli.results import TrainResult, WorkPlan
-from eosfm_cli.run_dir import RunDir
+from eosfm_cli.run_dir import RunDir, check_makeable
 from eosfm_cli.training.model import choose_decoder, start_from
 from eosfm_cli.training.rehearsal import describe_plan, rehearse
 from eosfm_cli.training.task import build_specialist_task
@@ -51,8 +49,10 @@ def train_specialist(
     Raises:
         DataError: The dataset is missing, incomplete or laid out otherwise.
         UsageError: The data of the run to go on with has changed.
+        OutputError: The experiments folder cannot be written.
         WeightsUnavailableError: Pretrained weights were asked for and cannot be had.
     """
+    check_makeable(root)
     started = resume is not None and resume.last.is_file()
     data, task = _prepared(recipe, data_root, progress, started=started)
     recipe = data.recipe
@@ -122,24 +122,5 @@ def _build_task(recipe: Recipe, decoder: DecoderInfo, *, started: bool) -> Light
         training = recipe.training.model_copy(update={"pretrained": False})
         recipe = recipe.model_copy(update={"training": training})
     arguments = {f"decoder_{key}": value for key, value in decoder.arguments.items()}
-    with _hub_errors(recipe):
+    with hub_errors(recipe.training.backbone) if recipe.training.pretrained else nullcontext():
         return build_specialist_task(recipe, {"decoder": decoder.name, **arguments})
-
-
-@contextmanager
-def _hub_errors(recipe: Recipe) -> Iterator[None]:
-    """Say clearly that pretrained weights could not be had, whatever the hub's library raised."""
-    if not recipe.training.pretrained:
-        yield
-        return
-    try:
-        yield
-    except Exception as error:  # whatever the hub's library and its transport have in store
-        if isinstance(error, EosfmError) or is_out_of_memory(error):
-            raise
-        raise WeightsUnavailableError(
-            f"Pretrained weights of {recipe.training.backbone} cannot be had: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no answer'}",
-            hint="Go on from random weights with --no-pretrained, or try again where the hub is "
-            "in reach.",
-        ) from error

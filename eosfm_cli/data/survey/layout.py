@@ -14,7 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eosfm_cli.data.survey.tree import RasterFile
-from eosfm_cli.data.survey.words import Role, is_band, role_of, slug, split_of, split_pattern
+from eosfm_cli.data.survey.words import (
+    Role,
+    is_band,
+    role_of,
+    sensor_of,
+    slug,
+    split_of,
+    split_pattern,
+)
 
 FOLDER = "folder"
 """Fields that folders stand for are called `folder1`, `folder2` … until their meaning is known."""
@@ -142,6 +150,7 @@ def _laid_together(
     below: Mapping[str, list[Place]], depth: int, kind_of: KindOf
 ) -> Iterator[tuple[str, list[Place]]]:
     left = dict(below)
+    labelled = [_inside(places, depth) for n, places in below.items() if role_of(n) == "label"]
     for pattern, words in _split_folders(left).items():
         members = {name: left.pop(name) for name in words}
         yield pattern, [p.having("split", words[n]) for n, ps in members.items() for p in ps]
@@ -151,7 +160,8 @@ def _laid_together(
     field = f"{FOLDER}{depth + 1}"
     for pattern, names in by_pattern.items():
         together = {name: left[name] for name in names}
-        if len(names) > 1 and _differ_by_a_field(together, depth, kind_of):
+        shared = len(labelled) == 1 and _all_hold(together, depth, labelled[0])
+        if len(names) > 1 and not shared and _differ_by_a_field(together, depth, kind_of):
             for text, members in _field_values(together, pattern):
                 together[text[0]] = [p.having(field, text[1]) for p in members]
             shape = pattern.replace("#", f"{{{field}}}") if pattern else f"{{{field}}}"
@@ -192,10 +202,7 @@ def _numbered(name: str) -> str:
 
 def _differ_by_a_field(folders: Mapping[str, list[Place]], depth: int, kind_of: KindOf) -> bool:
     """Whether folders are classes or scenes, and not sensors of the same samples."""
-    below = {
-        name: {(*p.file.folders[depth + 1 :], p.file.stem) for p in places}
-        for name, places in folders.items()
-    }
+    below = {name: _inside(places, depth) for name, places in folders.items()}
     overlap = _overlap_mostly(list(below.values()))
     found = (_kind_in(places, kind_of) for places in folders.values())
     kinds = Counter(kind for kind in found if kind)
@@ -204,9 +211,19 @@ def _differ_by_a_field(folders: Mapping[str, list[Place]], depth: int, kind_of: 
     if len(kinds) > 1:
         return False
     own = all(any(map(role_of, path)) for paths in below.values() for path in paths)
-    if own and not any(map(role_of, folders)):
+    if own and (not any(map(role_of, folders)) or len(set(map(sensor_of, folders))) == 1):
         return True  # each has its own images and labels
     return all(path[-1].isdecimal() for paths in below.values() for path in paths)
+
+
+def _all_hold(folders: Mapping[str, list[Place]], depth: int, files: set[tuple[str, ...]]) -> bool:
+    """Whether each has the one label folder's files: then they are no scenes, but show the same."""
+    return all(_inside(places, depth) == files for places in folders.values())
+
+
+def _inside(places: Sequence[Place], depth: int) -> set[tuple[str, ...]]:
+    """The paths below folders of some depth, without the files' endings."""
+    return {(*place.file.folders[depth + 1 :], place.file.stem) for place in places}
 
 
 def _kind_in(places: Sequence[Place], kind_of: KindOf) -> Kind | None:
