@@ -158,6 +158,9 @@ class Inspection:
         return self.address or str(self.path)
 
 
+SelectedBy = Literal["gates", "probe"]
+
+
 @dataclass(frozen=True)
 class FitResult:
     """One fitted model."""
@@ -169,43 +172,204 @@ class FitResult:
     specialists: tuple[str, ...]
     """Those in the model, in order."""
     scores: dict[str, float]
-    """Gate score of every specialist searched; empty without `top_k`."""
+    """Score of every specialist looked at, best first; empty without `top_k`."""
     metrics: dict[str, float]
     parameters: int
     trainable: int
     cost: Cost
+    encoder: str = ""
+    """What it stands on: an ensemble of so many, one specialist, or a baseline."""
+    label_fraction: float = 1.0
+    """Share of the training labels that was used."""
+    selected_by: SelectedBy | None = None
+    """What gave the scores."""
+
+
+@dataclass(frozen=True)
+class ProbeScore:
+    """How much of a task's labels a linear map of one specialist's features tells."""
+
+    specialist: str
+    score: float
+    """The task's metric on validation tiles, of maps in coarse cells."""
+    low: float
+    """The lower end of its 95 % interval."""
+    high: float
+    seconds: float
+    parameters: int
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """One specialist, and what a linear probe says of it."""
+
+    specialist: str
+    score: float
+    low: float
+    high: float
+    seconds: float
+    parameters: int
+    views: tuple[str, ...]
+    """Names of its views of the recipe's bands."""
+    exact: bool
+    """Whether these are its own bands."""
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """Specialists by what a linear probe says of them, best first."""
+
+    recipe: str
+    task: str
+    metric_name: str
+    ensemble: Path | None
+    tiles: dict[str, int]
+    """Split -> tiles looked at."""
+    cell: int | None
+    """Edge in pixels of the cells in which maps were told apart."""
+    rows: tuple[RankRow, ...]
+    left_out: dict[str, str]
+    """Specialist -> why it cannot run on the recipe's bands."""
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class CompareRow:
+    """One fit, as far as it can be compared."""
+
+    run: Path
+    encoder: str
+    """What it stands on: an ensemble of so many, one specialist, or a baseline."""
+    fusion: str | None
+    """Of several specialists."""
+    top_k: int | None
+    select_by: str | None
+    """What chose the `top_k`."""
+    label_fraction: float
+    seed: int
+    score: float
+    """On the test split."""
+    parameters: int
+    trainable: int
+    seconds: float
+    energy_kwh: float
+    differs: str
+    """Other settings in which it differs from runs of the table."""
+    test: str
+    """Which test split it was measured on."""
+
+
+@dataclass(frozen=True)
+class CompareGroup:
+    """Runs that differ by their seed alone."""
+
+    runs: tuple[CompareRow, ...]
+    """The newest first; of runs with one seed, the newest counts."""
+    seeds: tuple[int, ...]
+    score: float
+    """The mean over seeds."""
+    spread: float | None
+    """The standard deviation over seeds; `None` of a single one."""
+    seconds: float
+    """The mean over seeds."""
+    energy_kwh: float
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """Fits of one task side by side."""
+
+    task: str
+    metric_name: str
+    groups: tuple[CompareGroup, ...]
+    """Best first."""
+    tests: tuple[str, ...]
+    """The test splits; scores compare within one."""
+    left_out: dict[str, str]
+    """Run -> why it is not in the table."""
+    csv: Path | None = None
 
 
 NONE_LEFT_OUT = "none left out"
 """What tables call the full model beside those that lack a specialist."""
 
 
+Verdict = Literal["helps", "unclear", "harms"]
+
+
 @dataclass(frozen=True)
 class AblationRow:
-    """What leaving one specialist out does."""
+    """What a specialist is worth, or several together."""
 
     specialist: str
-    metric: float
-    """The task's metric without it."""
+    """Its name; of several `A + B`."""
+    metric: float | None
+    """The task's metric without it, or with it alone; a Shapley value has none."""
     change: float
-    """Against the full model; less means that it helps, of errors such as `RMSE` more."""
+    """That metric against the full model's; as a Shapley value, what it adds to it on average."""
+    low: float | None
+    """Where the 95 % interval of the change begins; `None` where too few samples tell."""
+    high: float | None
     parameters: int
+    seconds: float
+    """Which its encoder took, of the pass over the test split."""
+    time_share: float
+    """Of what the full model takes."""
+    energy_kwh: float
+    """Its part of the ablation's energy, by time."""
+    verdict: Verdict | None
+    """What the interval says of it; alone, a specialist cannot show that it helps others."""
 
 
 @dataclass(frozen=True)
 class AblationResult:
-    """Leave-one-out over a fitted model."""
+    """What each specialist of a fitted model is worth."""
 
     run: Path
+    model: Path
     task: str
+    mode: str
+    """`leave-one-out`, `only-one` or `shapley`."""
     metric_name: str
     full: float
     """With all specialists."""
+    parameters: int
+    """Of all specialists."""
     rows: tuple[AblationRow, ...]
+    """The one that is needed most first; several together last."""
+    samples: int
+    """Images of the test split, over which the intervals are."""
+    coalitions: int
+    """How many sets of specialists were scored."""
+    dispensable: tuple[str, ...]
+    """Whom nothing shows to help."""
+    suggestion: str | None
+    """What to type to do without them."""
     csv: Path
     json: Path
     png: Path
     cost: Cost
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A model or an ensemble with fewer specialists."""
+
+    path: Path
+    kind: Literal["model", "ensemble"]
+    source: Path
+    specialists: tuple[str, ...]
+    """Those that are left."""
+    left_out: tuple[str, ...]
+    parameters: int
+    """Of what is left, in a model with what stands on the specialists."""
+    parameters_before: int
+    difference: float | None
+    """The largest between what a model gives and what the source gives without those left out."""
+    task: str | None
+    """What a model is for."""
+    metrics: dict[str, float]
+    """Of a model on its test split, where it was measured."""
 
 
 @dataclass(frozen=True)
@@ -316,6 +480,8 @@ class RunRow:
     energy_kwh: float | None
     started: str
     """ISO 8601; for folders that do not say, when they changed last."""
+    encoder: str | None = None
+    """What a fit stands on."""
 
 
 @dataclass(frozen=True)
