@@ -67,6 +67,8 @@ def environment(**extra: str) -> dict[str, str]:
         ("demo", "-h"),
         ("inspect", "-h"),
         ("merge", "-h"),
+        ("rank", "-h"),
+        ("compare", "-h"),
         ("evaluate", "-h"),
         ("doctor", "-h"),
         ("runs", "-h"),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from eosfm_cli.commands import figures, options
 from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
-from eosfm_cli.commands.options import CHOICES, example, new_app
+from eosfm_cli.commands.options import CHOICES, TRAINING, example, new_app
 from eosfm_cli.commands.plan import show_plans
 
 if TYPE_CHECKING:
@@ -22,13 +21,15 @@ Fusion = Literal["concat", "conv1x1", "mlp", "addition", "multiplication"]
 Normalize = Literal["batch", "layer", "none"]
 Selection = Literal["topk", "smooth"]
 Adapt = Literal["rule", "learned"]
+SelectBy = Literal["gates", "probe"]
 
 
 Ensemble = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        metavar="FILE",
-        help="An ensemble file; .safetensors or .pth.",
+        metavar="FILE|NAME",
+        help="An ensemble: a file, or hf://OWNER/REPO/FILE. Or what it has to beat: one "
+        "specialist's name, scratch, timm:MODEL.",
         show_default="the newest export",
         rich_help_panel=CHOICES,
     ),
@@ -95,6 +96,32 @@ TopK = Annotated[
         rich_help_panel=CHOICES,
     ),
 ]
+SelectByOption = Annotated[
+    SelectBy | None,
+    typer.Option(
+        help="With --top-k: gates that learn find the best, or a linear probe before the fit.",
+        show_default="the recipe's, gates",
+        rich_help_panel=CHOICES,
+    ),
+]
+LabelFraction = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Use this share of the training labels, 0.1 for a tenth.",
+        show_default="the recipe's, 1.0",
+        rich_help_panel=TRAINING,
+    ),
+]
+Pretrained = Annotated[
+    bool | None,
+    typer.Option(
+        "--pretrained/--no-pretrained",
+        help="Take timm's published weights with timm:MODEL; downloads them.",
+        show_default="the recipe's, no-pretrained",
+        rich_help_panel=CHOICES,
+    ),
+]
 Strict = Annotated[
     bool,
     typer.Option(
@@ -139,6 +166,7 @@ def fit_ensemble(
     fuse_to_mult: FuseToMult = None,
     top_k: TopK = None,
     selection: SelectionOption = None,
+    select_by: SelectByOption = None,
     scale_features: ScaleFeatures = None,
     strict: Strict = False,
     normalize: NormalizeOption = None,
@@ -148,6 +176,8 @@ def fit_ensemble(
     specialists: Specialists = None,
     exclude: Exclude = None,
     freeze: Freeze = None,
+    pretrained: Pretrained = None,
+    label_fraction: LabelFraction = None,
     epochs: options.Epochs = None,
     batch_size: options.BatchSize = None,
     lr: options.LearningRate = None,
@@ -166,15 +196,19 @@ def fit_ensemble(
     Feeds every specialist from the recipe's bands, joins their features and trains a decoder on
     top. The model is one file that `eosfm predict` takes. Bands are matched by name; which
     specialist runs on which bands is printed before the work begins.
+
+    To see what the ensemble is worth, fit what it has to beat in the same way (`--ensemble
+    scratch`, one specialist's name, or `timm:MODEL`), then `eosfm compare`.
     """
     overrides = options.overrides(
         "fit",
         set_,
-        ensemble=None if ensemble is None else str(ensemble),
+        ensemble=ensemble,
         fusion=fusion,
         fuse_to_mult=fuse_to_mult,
         top_k=top_k,
         selection=selection,
+        select_by=select_by,
         scale_features=scale_features,
         normalize=normalize,
         project=project,
@@ -182,6 +216,8 @@ def fit_ensemble(
         specialists=options.names(specialists),
         exclude=options.names(exclude),
         freeze=freeze,
+        pretrained=pretrained,
+        label_fraction=label_fraction,
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
@@ -223,7 +259,7 @@ def fit_ensemble(
 
 def what_next(task: Task, result: FitResult) -> list[str]:
     """The commands that can follow this fit."""
-    found = ["eosfm ablate"] if len(result.specialists) > 1 else []
+    found = ["eosfm ablate" if len(result.specialists) > 1 else "eosfm compare"]
     return [*found, options.predict_command(task)]
 
 
@@ -238,6 +274,7 @@ _SHOWN = {
 
 def _rows(result: FitResult) -> list[list[str | None]]:
     searched = result.scores.items()
+    score = "probe" if result.selected_by == "probe" else "gate"
     metric, value = figures.main_metric(result.metrics)
     metrics = result.metrics
     classes = {k.removeprefix("IoU_"): v for k, v in metrics.items() if k[:4] == "IoU_"}
@@ -250,12 +287,14 @@ def _rows(result: FitResult) -> list[list[str | None]]:
             for name in classes
             if f"F1_{name}" in metrics
         ),
-        ["specialists", ", ".join(result.specialists)],
-        *([f"gate of {name}", figures.score(value)] for name, value in searched),
+        ["encoder", result.encoder],
+        *([["specialists", ", ".join(result.specialists)]] if len(result.specialists) > 1 else []),
+        *([f"{score} of {name}", figures.score(value)] for name, value in searched),
         ["parameters", figures.count(result.parameters)],
         ["trainable", figures.count(result.trainable)],
+        *([["label fraction", f"{result.label_fraction:g}"]] if result.label_fraction != 1 else []),
         ["time", figures.duration(result.cost.seconds)],
         ["energy", figures.energy(result.cost.energy_kwh)],
-        ["ensemble", None if result.ensemble is None else str(result.ensemble)],
+        *([["ensemble", str(result.ensemble)]] if result.ensemble is not None else []),
         ["model", str(result.model)],
     ]

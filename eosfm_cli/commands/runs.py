@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 app = new_app()
 
-_COLUMNS = ("run", "state", "score", "size", "time", "energy", "started", "kind", "name")
-_FEWER = (_COLUMNS, _COLUMNS[:7], _COLUMNS[:4], _COLUMNS[:3])
+_SHORT = ("run", "state", "score", "size")
+_LONG = (*_SHORT, "time", "energy", "started")
+_FEWER = ((*_LONG, "kind", "name", "encoder"), (*_LONG, "encoder"), _LONG, _SHORT, _SHORT[:3])
 """What is shown where the terminal is narrower and narrower."""
 
 
@@ -94,4 +95,5 @@ def _cells(row: RunRow) -> dict[str, str | None]:
         "started": datetime.fromisoformat(row.started).astimezone().strftime("%Y-%m-%d %H:%M"),
         "kind": row.kind,
         "name": row.name,
+        "encoder": row.encoder,
     }

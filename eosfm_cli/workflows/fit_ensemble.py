@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from eosfm_cli import __version__
+from eosfm_cli.bands import Plan
 from eosfm_cli.data.datamodule import TileDataModule, build_datamodule
+from eosfm_cli.data.scarcity import keep_labels
 from eosfm_cli.data.sources import located
-from eosfm_cli.ensemble.bundle import fingerprint, is_choice, read_ensemble, write_model
-from eosfm_cli.ensemble.encoder import EnsembleEncoder, choose_specialists, plan_specialists
-from eosfm_cli.ensemble.hub import locate
-from eosfm_cli.ensemble.specialist import Specialist, parameter_count
-from eosfm_cli.errors import DataError, UsageError
+from eosfm_cli.ensemble.bundle import fingerprint, write_model
+from eosfm_cli.ensemble.encoder import EnsembleEncoder, plan_specialists
+from eosfm_cli.ensemble.specialist import parameter_count
+from eosfm_cli.errors import UsageError
 from eosfm_cli.manifest import DecoderInfo, EncoderInfo, Gates, ModelManifest
 from eosfm_cli.progress import Progress
+from eosfm_cli.raster.scoring import best_device
 from eosfm_cli.recipe import Recipe, Selection
 from eosfm_cli.results import Cost, FitResult, PhasePlan, WorkPlan
-from eosfm_cli.run_dir import RunDir, completed_runs, now
+from eosfm_cli.run_dir import RunDir, now
 from eosfm_cli.training.callbacks import read_history
 from eosfm_cli.training.model import build_model, choose_decoder, start_from
 from eosfm_cli.training.plots import draw_selection
+from eosfm_cli.training.probe import SAMPLES, probe
 from eosfm_cli.training.rehearsal import describe_plan, rehearse
 from eosfm_cli.training.task import build_fit_task
 from eosfm_cli.training.trainer import (
@@ -38,7 +40,7 @@ from eosfm_cli.training.trainer import (
     measure_best,
     seed_everything,
 )
-from eosfm_cli.workflows.export import export
+from eosfm_cli.workflows.encoders import Encoders, find_encoders
 from eosfm_cli.workflows.running import Running, open_run
 
 
@@ -54,7 +56,9 @@ def fit_ensemble(
     """Fit the ensemble that `recipe.fit` describes to the recipe's task.
 
     With `top_k` two fits run one after the other: a search over all specialists with gates that
-    learn, then a fit of the best k alone. The model file has only the specialists that survive.
+    learn, then a fit of the best k alone; or a linear probe of each stands in for the search. The
+    model file has only the specialists that survive. What an ensemble is compared with is fitted
+    in the same way: one specialist alone, an encoder that learns from scratch, a model of timm.
 
     Args:
         recipe: Dataset and, in `fit`, every choice about the ensemble.
@@ -70,27 +74,28 @@ def fit_ensemble(
         DataError: The dataset or the ensemble is missing or unusable.
         BandError: No specialist can be fed from the recipe's bands.
     """
-    ready = _prepare(recipe, find_ensemble(recipe, root, progress), data_root, progress, strict)
-    recipe, data, source = ready.recipe, ready.data, ready.source
+    ready = _prepare(recipe, root, data_root, progress, strict)
+    recipe, data, encoders = ready.recipe, ready.data, ready.encoders
     encoder = ready.encoder()  # what does not go together fails before there is a run
-    facts = {"tiles": data.tile_counts, "ensemble": fingerprint(ready.specialists)}
+    facts = {"tiles": data.tile_counts, "ensemble": fingerprint(encoders.specialists)}
     with open_run(
         "fit", recipe.name, recipe.to_yaml(), root, progress, resume=resume, facts=facts
     ) as running:
         phases = _Phases(ready, running)
-        scores: dict[str, float] = {}
-        if ready.top_k is not None:
-            encoder, scores = phases.search(encoder, ready.top_k)
+        encoder, scores = phases.select(encoder)
+        title = encoders.describe(encoder.names)
         model, metrics = phases.fit(encoder)
-        counts = parameter_count(model), parameter_count(model, trainable=True)
-        running.entries.update(
-            metrics=metrics,
-            parameters=counts[0],
-            trainable=counts[1],
-            specialists=encoder.names,
-            scores=scores,
-            ensemble=source,
-        )
+        found: dict[str, Any] = {
+            "metrics": metrics,
+            "parameters": parameter_count(model),
+            "trainable": parameter_count(model, trainable=True),
+            "encoder": title,
+            "specialists": encoder.names,
+            "scores": scores,
+            "ensemble": encoders.source,
+            "label_fraction": recipe.fit.label_fraction,
+        }
+        running.entries.update(found)
         if running.leads:
             manifest = _describe(recipe, encoder, ready.decoder, scores, metrics, running.cost)
             write_model(running.run.model, model.state_dict(), manifest)
@@ -98,13 +103,9 @@ def fit_ensemble(
         recipe=recipe.name,
         run=running.run.path,
         model=running.run.model,
-        ensemble=source,
-        specialists=encoder.names,
-        scores=scores,
-        metrics=metrics,
-        parameters=counts[0],
-        trainable=counts[1],
         cost=running.cost,
+        selected_by=recipe.fit.select_by if scores else None,
+        **found,
     )
 
 
@@ -124,12 +125,12 @@ def plan_fit(
     """
     with TemporaryDirectory() as folder:
         gathered = Path(folder) / "ensemble.safetensors"
-        source = find_ensemble(recipe, root, progress, gather_into=gathered)
-        ready = _prepare(recipe, source, data_root, progress, strict)
+        ready = _prepare(recipe, root, data_root, progress, strict, gather_into=gathered)
     encoder, spec = ready.encoder(), ready.recipe.fit
     phases = []
     if ready.top_k is not None:
-        phases.append(ready.rehearse("search", encoder, spec.epochs_of_search))
+        if not ready.probes:
+            phases.append(ready.rehearse("search", encoder, spec.epochs_of_search))
         encoder = encoder.keep(encoder.names[: ready.top_k])
     phases.append(ready.rehearse("fit", encoder, spec.epochs))
     return describe_plan(ready.data, spec, phases, ready.encoder().names)
@@ -141,13 +142,17 @@ class _Ready:
 
     recipe: Recipe
     """With statistics, the data's place and the ensemble that is taken."""
-    source: Path
-    """The ensemble's file."""
-    specialists: Sequence[Specialist]
+    encoders: Encoders
+    plan: Plan
     data: TileDataModule
     decoder: DecoderInfo
     top_k: int | None
     """`None` where every usable specialist stays."""
+
+    @property
+    def probes(self) -> bool:
+        """Whether a probe chooses before anything is trained."""
+        return self.top_k is not None and self.recipe.fit.select_by == "probe"
 
     def encoder(self) -> EnsembleEncoder:
         """The ensemble, with gates where it is to be searched."""
@@ -159,13 +164,13 @@ class _Ready:
             normalize=fit.normalize,
             project=fit.project,
             adapt=fit.adapt,
-            gates="none" if self.top_k is None else kinds[fit.selection],
+            gates="none" if self.top_k is None or self.probes else kinds[fit.selection],
             top_k=fit.top_k,
             selection=fit.selection,
             scale_features=fit.scale_features,
         )
         return EnsembleEncoder.with_weights(
-            self.specialists,
+            self.encoders.specialists,
             self.recipe.bands,
             options,
             declared=self.recipe.views,
@@ -191,76 +196,29 @@ class _Ready:
 
 
 def _prepare(
-    recipe: Recipe, source: Path, data_root: Path | None, progress: Progress, strict: bool
+    recipe: Recipe,
+    root: Path,
+    data_root: Path | None,
+    progress: Progress,
+    strict: bool,
+    *,
+    gather_into: Path | None = None,
 ) -> _Ready:
     """Check and open everything; what cannot work fails before the data is read."""
     check_machine(recipe.fit, progress)
     decoder = choose_decoder(recipe, recipe.fit)
-    specialists = choose_specialists(
-        read_ensemble(source), recipe.fit.specialists, recipe.fit.exclude
-    )
-    recipe = _with_ensemble(located(recipe, data_root), source)
+    encoders = find_encoders(recipe, root, progress, gather_into=gather_into)
+    recipe = located(recipe, data_root).model_copy(update={"fit": encoders.spec})
     seed_everything(recipe.fit.seed)
-    infos = [specialist.info for specialist in specialists]
+    infos = [specialist.info for specialist in encoders.specialists]
     plan = plan_specialists(infos, recipe.bands, declared=recipe.views)
     top_k = _check_top_k(recipe.fit.top_k, len(plan.usable), progress, strict=strict)
     for line in plan.announcement():
         progress.say(line)
     data = build_datamodule(recipe, None, spec=recipe.fit, progress=progress)
+    keep_labels(data, recipe.fit.label_fraction, seed=recipe.fit.seed, progress=progress)
     check_batches(data, recipe.fit)
-    return _Ready(data.recipe, source, specialists, data, decoder, top_k)
-
-
-def find_ensemble(
-    recipe: Recipe, root: Path, progress: Progress, *, gather_into: Path | None = None
-) -> Path:
-    """The ensemble to fit: as named, else the newest export, gathered anew if it is out of date.
-
-    Args:
-        recipe: May name an ensemble.
-        root: The experiments folder.
-        progress: Told which is taken.
-        gather_into: Where to write what is gathered, instead of over the export.
-
-    Raises:
-        DataError: There is neither an ensemble nor a trained specialist.
-    """
-    if recipe.fit.ensemble is not None:
-        return locate(recipe.fit.ensemble, progress).path
-    exports = [root / "ensemble.safetensors", root / "ensemble.pth"]
-    newest = max((e for e in exports if e.is_file()), key=_written, default=None)
-    trained = completed_runs(root, "train")
-    if newest is None and not trained:
-        raise DataError(
-            f"There is neither an ensemble nor a trained specialist in {root}.",
-            hint="Train specialists first (eosfm train-specialist RECIPE), or name an ensemble "
-            "with --ensemble.",
-        )
-    if newest is None:
-        progress.say("no export yet: gathering the trained specialists")
-        return export(None, root=root, output=gather_into, progress=progress).path
-    if any(_written(run.summary) > _written(newest) for run in trained):
-        if is_choice(newest):
-            progress.warn(
-                f"{newest} was exported from named runs and stays as it is, though newer "
-                "specialists are there: `eosfm export` takes them in."
-            )
-        else:
-            progress.say(f"{newest} is older than the newest specialist: gathering them again")
-            output = gather_into or newest
-            return export(None, root=root, output=output, progress=progress).path
-    progress.say(f"ensemble: {newest} (newest export)")
-    return newest
-
-
-def _written(path: Path) -> float:
-    return path.stat().st_mtime
-
-
-def _with_ensemble(recipe: Recipe, source: Path) -> Recipe:
-    """Write the ensemble that was taken into the recipe, so that the run can be run again."""
-    taken = {"ensemble": str(source.absolute())}
-    return recipe.model_copy(update={"fit": recipe.fit.model_copy(update=taken)})
+    return _Ready(data.recipe, encoders, plan, data, decoder, top_k)
 
 
 def _check_top_k(top_k: int | None, usable: int, progress: Progress, *, strict: bool) -> int | None:
@@ -283,6 +241,35 @@ class _Phases:
 
     ready: _Ready
     running: Running
+
+    def select(self, encoder: EnsembleEncoder) -> tuple[EnsembleEncoder, dict[str, float]]:
+        """Keep the specialists that matter; all of them where none is to be left out."""
+        if self.ready.top_k is None:
+            return encoder, {}
+        if self.ready.probes:
+            return self.probe(encoder)
+        return self.search(encoder, self.ready.top_k)
+
+    def probe(self, encoder: EnsembleEncoder) -> tuple[EnsembleEncoder, dict[str, float]]:
+        """Keep the specialists whose features tell most; what the run knows already is taken."""
+        ready, run, progress = self.ready, self.running.run, self.running.progress
+        scores = run.read_summary().get("scores") or {}
+        if set(scores) != set(encoder.names):
+            found = probe(
+                ready.encoders.specialists,
+                ready.plan,
+                ready.data,
+                samples=SAMPLES,
+                seed=ready.recipe.fit.seed,
+                device=best_device(),
+                progress=progress,
+            )
+            scores = {row.specialist: row.score for row in found}
+        chosen = list(scores)[: ready.top_k]
+        progress.say(f"kept: {', '.join(chosen)}")
+        if self.running.leads:
+            run.write_summary(specialists=chosen, scores=scores)
+        return encoder.keep(chosen), scores
 
     def search(
         self, encoder: EnsembleEncoder, top_k: int

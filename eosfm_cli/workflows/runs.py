@@ -38,7 +38,7 @@ def list_runs(
     )
     wanted = [row for row in rows if kind in (None, row.kind) and state in (None, row.state)]
     shown = tuple(replace(row, bytes=_size(row.run)) for row in wanted[:limit])
-    return RunsResult(shown, len(wanted) - len(shown), _resume(rows))
+    return RunsResult(shown, len(wanted) - len(shown), _resume(wanted))
 
 
 def _folders(kind: Path) -> Iterator[RunDir]:
@@ -71,6 +71,7 @@ def _row(run: RunDir, kind: Kind) -> RunRow:
         seconds=_number(summary.get("seconds")),
         energy_kwh=_number(summary.get("energy_kwh")),
         started=_started(run, summary),
+        encoder=_text(summary.get("encoder")),
     )
 
 
@@ -98,6 +99,10 @@ def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _started(run: RunDir, summary: Mapping[str, Any]) -> str:
