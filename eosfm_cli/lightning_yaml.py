@@ -190,6 +190,8 @@ def with_options(
         UsageError: An option or key cannot apply to this file.
     """
     keys = {_key_of(config, option): value for option, value in options.items()}
+    if "seed" in options and config.has_recipe:
+        keys["data.init_args.seed"] = options["seed"]  # of the data's order and augmentation
     data, notes = config.data, []
     for key, value in {**keys, **pairs}.items():
         if key.split(".")[0] not in KEYS:
@@ -298,6 +300,21 @@ def for_run_folder(config: LightningYaml) -> tuple[LightningYaml, Monitor | None
     )
 
 
+def remembering(text: str, monitor: Monitor | None) -> str:
+    """The text of a configuration, with what picks the best epoch, as `for_run_folder` reads it."""
+    if monitor is None:
+        return text
+    data = yaml.load(text, _Loader)
+    kept = {
+        "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+        "init_args": {"monitor": monitor.name, "mode": monitor.mode},
+    }
+    others = _at(data, ("trainer",)).get("callbacks") or []
+    callbacks = [*(others if isinstance(others, list) else [others]), kept]
+    data["trainer"] = {**(data.get("trainer") or {}), "callbacks": callbacks}
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
 _OURS = re.compile(r"(ModelCheckpoint|ProgressBar|ModelSummary)$")
 """Callbacks whose work the run folder and the command line do."""
 
@@ -393,9 +410,11 @@ def with_ensemble(config: LightningYaml) -> LightningYaml:
     files = renamed.get("backbone_model_weights")
     if files:
         renamed["backbone_model_weights"] = _whole_paths(files)
-    prefixed = f"backbone_ put before {_list(bare)}, as TerraTorch has it"
+    notes = [f"backbone_ put before {_list(bare)}, as TerraTorch has it"] if bare else []
+    if config.has_recipe and not renamed.get("backbone_bands"):
+        notes.append("specialists are fed by the number of bands; model_args.bands feeds by name")
     data = _put(config.data, _MODEL_ARGS.split("."), renamed, _MODEL_ARGS)
-    return config.with_data(data, *([prefixed] if bare else []))
+    return config.with_data(data, *notes)
 
 
 def _check_argument(config: LightningYaml, key: str, arguments: Mapping[str, Any]) -> None:

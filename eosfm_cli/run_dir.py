@@ -305,6 +305,15 @@ def check_writable(folder: Path) -> None:
         raise unwritable(folder, error) from None
 
 
+def check_makeable(folder: Path) -> None:
+    """Check that files can be made in a folder, which need not be there yet.
+
+    Raises:
+        OutputError: They cannot.
+    """
+    check_writable(next(p for p in (folder, *folder.absolute().parents) if os.path.exists(p)))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name beside it; it gets its own name only when complete.

@@ -190,6 +190,13 @@ def test_a_learning_rate_goes_to_the_model_where_it_is_the_models(tmp_path: Path
     assert changed.data["model"]["init_args"]["lr"] == 0.5
 
 
+def test_a_seed_is_also_that_of_a_recipes_data(tmp_path: Path) -> None:
+    data = {"class_path": DATA_MODULE, "init_args": {"recipe": "mini-rgb", "seed": 0}}
+    config = with_options(read_lightning_yaml(write_yaml(tmp_path, data=data)), {"seed": 5}, {})
+    assert config.data["seed_everything"] == 5
+    assert data_of(config)["seed"] == 5
+
+
 def test_a_schedule_over_all_epochs_follows_their_number(tmp_path: Path) -> None:
     config = with_options(read_lightning_yaml(write_yaml(tmp_path)), {"epochs": 9}, {})
     assert config.data["lr_scheduler"]["init_args"]["T_max"] == 9
@@ -431,6 +438,15 @@ def test_the_runs_configuration_runs_again(made: Path, here: Path, run: Run) -> 
     assert again == before
 
 
+def test_the_runs_configuration_still_says_what_picks_the_best_epoch(made: Path) -> None:
+    found = only_run(made, "potsdam")
+    config, monitor = for_run_folder(read_lightning_yaml(found.config))
+    assert monitor == Monitor("val/loss", "min")
+    assert [
+        one["class_path"].rpartition(".")[2] for one in config.data["trainer"]["callbacks"]
+    ] == ["EarlyStopping"]
+
+
 def test_such_runs_become_specialists_with_all_that_is_known(
     made: Path, here: Path, run: Run
 ) -> None:
@@ -507,6 +523,30 @@ def test_ctrl_c_is_an_interruption_and_the_run_goes_on(
     assert stopped.state == "completed"
     ours, theirs = (r.read_summary()["metrics"] for r in (stopped, whole))
     assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_data_that_does_not_say_how_much_it_is(here: Path, run: Run) -> None:
+    path = foreign_yaml(here, max_epochs=1)
+    path.write_text(path.read_text().replace("tests.foreign.Foreign", "tests.foreign.Stream"))
+    run("train-specialist", "foreign.yaml")
+    assert only_run(here, "foreign").state == "completed"
+
+
+def test_a_run_that_stopped_early_has_no_epoch_left_when_it_is_resumed(
+    here: Path, run: Run
+) -> None:
+    stopping = {"monitor": "val/loss", "stopping_threshold": 1e6}
+    foreign_yaml(here, callbacks=[{"class_path": "EarlyStopping", "init_args": stopping}])
+    run("train-specialist", "foreign.yaml")
+    found = only_run(here, "foreign")
+    weights, before = found.last.read_bytes(), found.read_summary()["metrics"]
+    found.write_summary(state="interrupted")  # as if while it was measured
+    for others in (["mini-rgb"], ["foreign.yaml", "foreign.yaml"]):
+        _, err = run("train-specialist", "--resume", str(found.path), *others, code=2)
+        assert "a run of one Lightning YAML" in err
+    run("train-specialist", "--resume", str(found.path))
+    assert found.last.read_bytes() == weights
+    assert found.read_summary()["metrics"] == before
 
 
 # ------------------------------------------------------------------------------ from recipes

@@ -51,8 +51,9 @@ def test_it_is_made_on_first_use_and_is_complete(tmp_path: Path, data_root: Path
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError) as caught:
         make_mini(tmp_path / "file" / "mini")
+    assert "--data-root" in caught.value.hint
 
 
 def test_scenes_are_georeferenced_apart_and_hold_all_classes(data_root: Path) -> None:

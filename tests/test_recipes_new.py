@@ -123,6 +123,11 @@ def folder_per_sample(root: Path, i: int) -> None:
     write(root / f"place{i}" / "mask.tif", labels())
 
 
+def folder_per_scene_of_a_sensor(root: Path, i: int) -> None:
+    write(root / f"S2_{i}" / "image.tif", picture())
+    write(root / f"S2_{i}" / "label.tif", labels())
+
+
 def file_per_band(root: Path, i: int) -> None:
     for band in ("B02", "B03", "B04", "B08"):
         write(root / "features" / f"chip{i}" / f"{band}.tif", picture(1, "uint16"))
@@ -145,6 +150,7 @@ def silent_names(root: Path, i: int) -> None:
         (beginnings, "img_{id}.png", "mask_{id}.png"),
         (told_by_suffix, "{id}.jpg", "{id}.png"),
         (folder_per_sample, "{id}/image.tif", "{id}/mask.tif"),
+        (folder_per_scene_of_a_sensor, "S2_{id}/image.tif", "S2_{id}/label.tif"),
         (file_per_band, "features/{id}/B02.tif", "truth/{id}.tif"),
         (silent_names, "A/{id}.tif", "B/{id}.tif"),
     ],
@@ -160,6 +166,18 @@ def test_images_find_their_labels(tmp_path, new, layout, images, masks):
     assert findings["left_out"] == {}
     assert recipe.tile.size == 64
     assert set(recipe.statistics) == set(recipe.bands)
+
+
+def test_two_dates_with_one_label_are_no_scenes(tmp_path, new):
+    for i in range(N):
+        for date in "AB":
+            write(tmp_path / "data" / date / f"{i}.tif", picture())
+        write(tmp_path / "data" / "label" / f"{i}.tif", labels())
+    recipe, findings = new("--images", "b")
+    assert [image.path for image in recipe.dataset.images.values()] == ["B/{id}.tif"]
+    recipe, findings = new("--overwrite")
+    assert [image.path for image in recipe.dataset.images.values()] == ["A/{id}.tif"]
+    assert any("--images b takes it instead" in line for line in findings["found"])
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -688,6 +706,8 @@ def test_a_recipe_that_is_there_is_kept(tmp_path, capsys, new):
         (["nowhere"], "There is no folder nowhere"),
         (["file.txt"], "is a file"),
         (["data", "recipe.txt"], ".yaml"),
+        (["data", "--name", "a/b"], "'a/b' cannot name a recipe"),
+        (["data", "a,b.yaml"], "'a,b' cannot name a recipe"),
         (["data", "--images", "s2"], "Found: images, masks"),
         (["data", "--masks", "mask"], "Did you mean 'masks'"),
         (["data", "--images", "images", "--masks", "images"], "both"),
@@ -698,6 +718,13 @@ def test_what_cannot_be_meant(tmp_path, capsys, arguments, said):
     write_named(tmp_path / "data", list("abc"))
     assert main(["recipes", "new", *arguments]) == ExitCode.USAGE
     assert said in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_told_with_the_way_to_name_another(tmp_path, capsys):
+    write_named(tmp_path / "data", list("abc"))
+    (tmp_path / "file").write_text("")
+    assert main(["recipes", "new", "data", "file/mine.yaml"]) == ExitCode.FAILURE
+    assert "recipes new FOLDER PLACE/RECIPE.yaml" in capsys.readouterr().err
 
 
 def only_images(root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -121,9 +122,7 @@ def check_killed_and_resumed(
         assert "ended before it had begun" in resumed.output
 
 
-@pytest.mark.parametrize(
-    ("command", "moment"), [(TRAIN, 2), (TRAIN, 7), (FIT, 8), (FIT, 20)]
-)
+@pytest.mark.parametrize(("command", "moment"), [(TRAIN, 2), (TRAIN, 7), (FIT, 8), (FIT, 20)])
 def test_killed_and_resumed(
     project: Callable[..., Project], whole: Project, command: tuple[str, ...], moment: int
 ) -> None:
@@ -245,6 +244,22 @@ def test_data_and_folder_may_move(killed: Project, whole: Project, tmp_path: Pat
     ended = project.resume(TRAIN, "--data-root", moved / "data")
     assert ended.code == 0, ended.output
     assert_same(project.newest(TRAIN), whole.newest(TRAIN))
+
+
+def test_the_best_epoch_stays_known_where_the_run_is_named_by_a_relative_path(
+    killed: Project,
+) -> None:
+    run = killed.newest(TRAIN)
+    checkpoint = torch.load(run.last, weights_only=True)
+    for state in checkpoint["callbacks"].values():
+        if state.get("best_k_models"):
+            unbeaten = dict.fromkeys(state["best_k_models"], torch.tensor(2.0))
+            state |= {"best_model_score": torch.tensor(2.0), "best_k_models": unbeaten}
+    torch.save(checkpoint, run.last)
+    best = run.best.read_bytes()
+    ended = killed.server.run(["train-specialist", "--resume", os.path.relpath(run.path)])
+    assert ended.code == 0, ended.output
+    assert run.best.read_bytes() == best
 
 
 def test_a_finished_run_is_refused(whole: Project) -> None:

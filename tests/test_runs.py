@@ -111,6 +111,14 @@ def test_a_run_is_running_only_while_somebody_works_in_it(
     assert found["resume"] == f"eosfm train-specialist --resume {run.path}"
 
 
+def test_what_to_go_on_with_is_one_of_those_asked_for(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert listed(capsys, "--kind", "fit")["resume"].endswith("fit/cover/20260102-000000")
+    assert listed(capsys, "--kind", "train")["resume"] is None
+    assert listed(capsys, "--state", "completed")["resume"] is None
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -183,44 +183,51 @@ def _verdict(file: str, problems: list[str]) -> str:
     return "".join(f"{line}\n" for line in problems)
 
 
+Folder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Images with label rasters, or class folders.")
+]
+NewFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="OUTPUT.yaml", help="The recipe.", show_default="FOLDER's name"),
+]
+NewName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What the recipe and its specialist are called.",
+        show_default="as the file",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Images = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Which of the kinds of rasters found are the images.",
+        show_default="all that fit",
+    ),
+]
+Masks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which of the kinds of rasters found is the labels.",
+        show_default="the likeliest",
+    ),
+]
+
+
 @app.command(epilog=example("eosfm recipes new my-data my-data.yaml"))
 def new(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Images with label rasters, or class folders.")
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Argument(metavar="OUTPUT.yaml", help="The recipe.", show_default="FOLDER's name"),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="What the recipe and its specialist are called.",
-            show_default="as the file",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    folder: Folder,
+    output: NewFile = None,
+    name: NewName = None,
     task: Annotated[
         Literal["segmentation", "classification"] | None,
         typer.Option(help="Where the folder could be for both.", show_default="by what is there"),
     ] = None,
-    images: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B",
-            help="Which of the kinds of rasters found are the images.",
-            show_default="all that fit",
-        ),
-    ] = None,
-    masks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Which of the kinds of rasters found is the labels.",
-            show_default="the likeliest",
-        ),
-    ] = None,
+    images: Images = None,
+    masks: Masks = None,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=OUTPUT),

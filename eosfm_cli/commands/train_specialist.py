@@ -11,6 +11,7 @@ from eosfm_cli.commands import figures, options
 from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
 from eosfm_cli.commands.options import TRAINING, example, new_app
 from eosfm_cli.commands.plan import show_plans
+from eosfm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -118,6 +119,11 @@ def _chosen(
         from eosfm_cli.workflows.resuming import unfinished_run
 
         run = unfinished_run(resume, "train")
+        if len(names) > 1 or not all(map(is_lightning_yaml, names)):
+            raise UsageError(
+                f"{resume} is a run of one Lightning YAML, not of {', '.join(map(str, names))}.",
+                hint=f"Name nothing beside it: {run.resume_command}",
+            )
         return run, [read(name) for name in names or [run.config]]
     if resume is None and any(map(is_lightning_yaml, names)):
         from eosfm_cli.recipe import load_recipe

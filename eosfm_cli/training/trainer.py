@@ -193,7 +193,8 @@ class WholeFiles(TorchCheckpointIO):
         checkpoint = read_last(Path(path))
         for state in checkpoint.get("callbacks", {}).values():
             if "best_model_path" in state:
-                _move(state, Path(path).parent)
+                # Lightning forgets which epoch was best where a folder is not written as it does
+                _move(state, Path(os.path.realpath(path)).parent)
         return checkpoint
 
     def save_checkpoint(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from eosfm_cli.data.sources import open_source
 from eosfm_cli.data.splits import SPLIT_NAMES
@@ -18,10 +20,10 @@ from eosfm_cli.data.survey.draft import draft_recipe
 from eosfm_cli.data.survey.report import Report, describe
 from eosfm_cli.data.survey.samples import Trouble
 from eosfm_cli.data.survey.survey import survey
-from eosfm_cli.errors import UsageError
+from eosfm_cli.errors import OutputError, UsageError
 from eosfm_cli.progress import Progress, Silent
-from eosfm_cli.recipe import Recipe, load_recipe
-from eosfm_cli.run_dir import check_writable, write_text
+from eosfm_cli.recipe import Name, Recipe, load_recipe
+from eosfm_cli.run_dir import check_makeable, write_text
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def _folder(folder: Path) -> Path:
 
 def _target(root: Path, output: Path | None, name: str | None, *, overwrite: bool) -> Path:
     """The file to write, before any work is done for it."""
-    stem = (name or root.name or "data").replace(",", "_").lstrip(". ") or "data"
+    stem = name or re.sub(r"[\\,]", "_", root.name).lstrip(". ") or "data"
     target = output or Path(f"{stem}.yaml")
     if target.is_dir():
         target = target / f"{stem}.yaml"
@@ -127,10 +129,27 @@ def _target(root: Path, output: Path | None, name: str | None, *, overwrite: boo
         raise UsageError(
             f"A recipe is a .yaml file, not {target.name}.", hint=f"As in {target.name}.yaml"
         )
+    _check_name(name or target.stem)
     if target.exists() and not overwrite:
         raise UsageError(f"{target} is there already.", hint="--overwrite replaces it.")
-    check_writable(next(parent for parent in target.absolute().parents if parent.is_dir()))
+    try:
+        check_makeable(target.parent)
+    except OutputError as error:
+        raise OutputError(
+            error.message, hint="Name another place: eosfm recipes new FOLDER PLACE/RECIPE.yaml"
+        ) from None
     return target
+
+
+def _check_name(name: str) -> None:
+    try:
+        TypeAdapter(Name).validate_python(name)
+    except ValidationError:
+        raise UsageError(
+            f"{name!r} cannot name a recipe.",
+            hint="Leave out slashes and commas, and a dot at the beginning; --name NAME says what "
+            "it is called.",
+        ) from None
 
 
 def _loaded(text: str, target: Path) -> Recipe:

@@ -46,6 +46,8 @@ def unfinished_run(path: Path, kind: Kind) -> RunDir:
     summary = run.read_summary()
     if not path.is_dir() or "state" not in summary or summary.get("kind") not in COMMANDS:
         problem = "it is no run folder" if path.exists() else "there is no such folder"
+        if run.summary.is_file():
+            problem = f"its {run.summary.name} is damaged"
         raise UsageError(
             f"Cannot resume {path}: {problem}.",
             hint="`eosfm runs` lists the runs there are, and how to go on with them.",
