@@ -224,6 +224,15 @@ def test_changed_data_is_refused(killed: Project) -> None:
     assert "'train': 10" in ended.output
 
 
+def test_other_samples_of_the_same_number_are_refused(killed: Project) -> None:
+    for folder in ("s1", "s2", "masks"):
+        place = killed.folder / "data/tiny" / folder
+        (place / "a-1.tif").rename(place / "a-9.tif")
+    ended = killed.resume(TRAIN, "--data-root", killed.folder / "data")
+    assert ended.code == 2
+    assert "samples: " in ended.output
+
+
 def test_a_changed_ensemble_is_refused(project: Callable[..., Project]) -> None:
     made = project(FIT)
     assert made.run(*FIT, at=12, then="SIGKILL").code == -9

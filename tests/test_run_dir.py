@@ -222,10 +222,9 @@ def test_what_a_killed_process_had_begun_is_cleared(tmp_path: Path) -> None:
     for path in keep:
         path.write_text("x")
     (tmp_path / "deep").mkdir()
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "deep" / "a.ckpt") as temporary:
-        temporary.write_text("half")
-        begun = temporary.with_name(temporary.name)
-        (tmp_path / begun.name).write_text("half")
-        raise KeyboardInterrupt
+    with replacing(tmp_path / "deep" / "a.ckpt") as temporary:
+        (tmp_path / temporary.name).write_text("half")  # as a killed process leaves it
+        temporary.write_text("whole")
+    (tmp_path / "deep" / "a.ckpt").unlink()
     clear_leftovers(tmp_path)
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(keep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import random
 import signal
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import distributed
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from eosfm_cli.data.folder import FolderSource
@@ -148,16 +150,28 @@ class TileDataModule(LightningDataModule):
         """Tiles of each split; of an epoch for training."""
         return {name: len(dataset) for name, dataset in self._datasets.items()}
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What must not change while a run is stopped: the tiles, and whose they are."""
+        digest = hashlib.sha256()
+        for name in SPLIT_NAMES:
+            for sample in self.source.samples[name]:
+                place = sample.images[0].relative_to(self.source.root)
+                digest.update(f"{name} {place.as_posix()}\n".encode())
+        return {"tiles": self.tile_counts, "samples": digest.hexdigest()}
+
     def train_dataloader(self) -> TileLoader:
         """Batches of training tiles in a new order each epoch.
 
         A last batch of a single tile is left out where there are others: batch normalisation over
-        one value cannot be trained.
+        one value cannot be trained. Several processes share the tiles out.
         """
         tiles, batch = len(self._datasets["train"]), self._spec.batch_size
         sampler = EpochSampler(tiles, seed=self._spec.seed)
+        together = distributed.is_available() and distributed.is_initialized()
+        share = -(-tiles // (distributed.get_world_size() if together else 1))
         return self._loader(
-            "train", sampler=sampler, drop_last=tiles > batch and tiles % batch == 1
+            "train", sampler=sampler, drop_last=share > batch and share % batch == 1
         )
 
     def val_dataloader(self) -> TileLoader:

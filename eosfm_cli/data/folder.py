@@ -79,8 +79,8 @@ def read_folder(recipe: Recipe, root: Path, progress: Progress) -> FolderSource:
     rows = pair_files(recipe, root, progress)
     table = read_table(recipe, root)
     keys = _divided(rows, recipe, table, root, progress)
-    keys = _complete(rows, keys, recipe, root, progress)
     _tell_unused(rows, keys, progress)
+    keys = _complete(rows, keys, recipe, root, progress)
     labels = _labels(recipe, _all(keys), table, root)
     paths = [path for key in _all(keys) for path in rows[key].values()]
     headers = read_headers(paths, root, progress)

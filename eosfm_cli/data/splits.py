@@ -199,7 +199,7 @@ def _entries(given: str | tuple[str, ...], root: Path) -> list[str]:
         raise DataError(
             f"Cannot read the split list {path}: {reason}.",
             hint="dataset.split names text files relative to the dataset's root, one sample per "
-            "line.",
+            "line; `eosfm recipes show` says where a dataset's lists come from.",
         ) from None
     stripped = (line.strip() for line in lines)
     return [line for line in stripped if line and not line.startswith("#")]

@@ -24,7 +24,7 @@ from eosfm_cli.progress import Progress
 from eosfm_cli.raster.scoring import best_device
 from eosfm_cli.recipe import Recipe, Selection
 from eosfm_cli.results import Cost, FitResult, PhasePlan, WorkPlan
-from eosfm_cli.run_dir import RunDir, now
+from eosfm_cli.run_dir import RunDir, check_makeable, now
 from eosfm_cli.training.callbacks import read_history
 from eosfm_cli.training.model import build_model, choose_decoder, start_from
 from eosfm_cli.training.plots import draw_selection
@@ -74,10 +74,11 @@ def fit_ensemble(
         DataError: The dataset or the ensemble is missing or unusable.
         BandError: No specialist can be fed from the recipe's bands.
     """
+    check_makeable(root)
     ready = _prepare(recipe, root, data_root, progress, strict)
     recipe, data, encoders = ready.recipe, ready.data, ready.encoders
     encoder = ready.encoder()  # what does not go together fails before there is a run
-    facts = {"tiles": data.tile_counts, "ensemble": fingerprint(encoders.specialists)}
+    facts = {**data.facts, "ensemble": fingerprint(encoders.specialists)}
     with open_run(
         "fit", recipe.name, recipe.to_yaml(), root, progress, resume=resume, facts=facts
     ) as running:

@@ -94,7 +94,7 @@ def train_config(
         described = replace(described, config=remembering(described.config, monitor))
         if resume is not None:
             _refuse_changes(resume, described)
-        facts = {"tiles": described.data.tiles.tile_counts} if _is_ours(described) else {}
+        facts = described.data.tiles.facts if _is_ours(described) else {}
         with open_run(
             "train", config.name, described.config, root, progress, resume=resume, facts=facts
         ) as running:

@@ -63,7 +63,7 @@ def train_specialist(
         root,
         progress,
         resume=resume,
-        facts={"tiles": data.tile_counts},
+        facts=data.facts,
     ) as running:
         metrics = _train(task, data, running)
         parameters = parameter_count(task.model.encoder)
