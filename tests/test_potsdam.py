@@ -27,21 +27,12 @@ from tests.layouts import (
     potsdam_pixels,
     write_potsdam,
 )
+from tests.listening import Listener
 from tests.rasters import write_tif
 
 LARGE = {"2_11": (600, 700), "6_8": (33, 71), "2_13": (95, 32)}
 BANDS = ("red", "green", "blue", "nir")
 PLAIN = {band: {"mean": 0, "std": 1} for band in BANDS}
-
-
-class Listener(Silent):
-    """Remembers warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture(scope="module")

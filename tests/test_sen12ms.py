@@ -27,19 +27,10 @@ from tests.layouts import (
     write_sen12ms,
     write_triplet,
 )
+from tests.listening import Listener
 from tests.rasters import write_tif
 
 BANDS = load_recipe("sen12ms").bands
-
-
-class Listener(Silent):
-    """Remembers warnings."""
-
-    def __init__(self) -> None:
-        self.warnings: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.warnings.append(text)
 
 
 @pytest.fixture(scope="module")

@@ -32,9 +32,6 @@ Output = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the output.", rich_help_panel=OUTPUT)
-]
 
 
 @app.command(epilog=example("eosfm merge ours.safetensors theirs.pth --output all.safetensors"))
@@ -42,7 +39,7 @@ def merge(
     ensembles: Ensembles,
     experiments: options.Experiments = None,
     output: Output = None,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
     card: options.Card = None,
     json: options.Json = False,
 ) -> None:

@@ -15,6 +15,7 @@
     --resume             the folder of a run to go on with
     --dry-run            show the plan, keep nothing
     --card               also write a model card
+    --overwrite          replace what is there
     --json               one JSON object on stdout
 
 Numbers have no default here: what is not given stays as the recipe has it.
@@ -213,6 +214,10 @@ Card = Annotated[
         help="Also write a model card, as the Hugging Face hub reads it.",
         rich_help_panel=OUTPUT,
     ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=OUTPUT),
 ]
 Json = Annotated[
     bool,

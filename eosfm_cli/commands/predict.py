@@ -60,10 +60,6 @@ Output = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-Overwrite = Annotated[
-    bool,
-    typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=OUTPUT),
-]
 Quicklook = Annotated[
     bool,
     typer.Option(
@@ -83,7 +79,7 @@ def predict(
     plugin: options.Plugins = None,
     experiments: options.Experiments = None,
     output: Output = None,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
     quicklook: Quicklook = True,
     json: options.Json = False,
 ) -> None:

@@ -50,9 +50,6 @@ Output = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace the output.", rich_help_panel=OUTPUT)
-]
 Measure = Annotated[
     bool,
     typer.Option(
@@ -72,7 +69,7 @@ def prune(
     data_root: options.DataRoot = None,
     plugin: options.Plugins = None,
     output: Output = None,
-    overwrite: Overwrite = False,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
     """Leave specialists out of a model or an ensemble for good.

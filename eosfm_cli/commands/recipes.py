@@ -116,10 +116,7 @@ def show(
 def copy(
     name: options.RecipeName,
     destination: Annotated[Path, typer.Argument(metavar="DEST", help="A file or folder.")] = Path(),
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=OUTPUT),
-    ] = False,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
     """Copy a recipe's file, all its variants with it, to start your own from."""
@@ -228,10 +225,7 @@ def new(
     ] = None,
     images: Images = None,
     masks: Masks = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace a file that is there.", rich_help_panel=OUTPUT),
-    ] = False,
+    overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
     """Look at a folder of your own and write a recipe for it.

@@ -139,15 +139,6 @@ class Conv1x1(nn.Module):
                 new_bias.copy_(old_bias)
         return kept
 
-    def load_stacked(self, level: int, weight: Tensor, bias: Tensor) -> None:
-        """Take the weights of one level from a convolution over the stacked views."""
-        convolutions = [view[level] for view in self.views]
-        parts = weight.split([conv.in_channels for conv in convolutions], dim=1)
-        with torch.no_grad():
-            for conv, part in zip(convolutions, parts, strict=True):
-                conv.weight.copy_(part)
-            self.bias[level].copy_(bias[:, None, None])
-
 
 class Mlp(nn.Module):
     """Two 1×1 convolutions with a ReLU between them; the first one never stacks the views."""
