@@ -9,6 +9,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
+from eosfm_cli.data.reader import plain_images_allowed
 from eosfm_cli.recipe import Recipe
 
 
@@ -30,6 +31,25 @@ def write_tif(path: Path, pixels: np.ndarray, *, nodata: float | None = None) ->
         transform=from_origin(500_000, 4_600_000, 10, 10),
     ) as raster:
         raster.write(pixels)
+    return path
+
+
+def write_image(path: Path, pixels: np.ndarray) -> Path:
+    """Write `(c, h, w)` or `(h, w)` uint8 as PNG or JPEG, whichever the name ends in."""
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count, height, width = pixels.shape
+    jpeg = path.suffix.lower() in {".jpg", ".jpeg"}
+    kind = {"driver": "JPEG", "quality": 100} if jpeg else {"driver": "PNG"}
+    with (
+        plain_images_allowed(),
+        rasterio.open(
+            path, "w", **kind, count=count, height=height, width=width, dtype=np.uint8
+        ) as raster,
+    ):
+        raster.write(pixels.astype(np.uint8))
+    # GDAL puts what it knows beside the image; real datasets have no such files.
+    path.with_name(f"{path.name}.aux.xml").unlink(missing_ok=True)
     return path
 
 

@@ -30,7 +30,10 @@ def test_list_filters_by_task_and_sensor(capsys):
     radar = names("--sensor", "sar")
     assert "mini-s1" in radar
     assert "mini-rgb" not in radar
-    assert names("--task", "segmentation") | names("--task", "classification") == everything
+    tasks = ("segmentation", "classification", "multilabel", "regression", "change")
+    by_task = [names("--task", task) for task in tasks]
+    assert set().union(*by_task) == everything
+    assert sum(map(len, by_task)) == len(everything)
 
 
 def test_list_that_finds_nothing_says_so(capsys):
