@@ -30,6 +30,7 @@ from eosfm_cli.progress import Silent
 from eosfm_cli.raster.comparison import count_pairs, laid_over, open_classes
 from eosfm_cli.raster.geotiff import new_map
 from eosfm_cli.raster.grid import Grid
+from eosfm_cli.raster.layers import class_layer
 from eosfm_cli.recipe import ClassSpec
 from eosfm_cli.run_dir import RunDir
 from tests.rasters import write_tif
@@ -45,8 +46,8 @@ def write_map(path: Path, labels: np.ndarray, like: Path) -> Path:
     """A map as `predict` writes it, with names and colours, on another raster's grid."""
     with rasterio.open(like) as raster:
         grid = Grid.of(raster)
-    with new_map(path, grid, CLASSES, title="t", tags={"EOSFM_RECIPE": "tiny"}) as writer:
-        writer.write(labels.astype(np.uint8))
+    with new_map(path, grid, class_layer(CLASSES, "t"), tags={"EOSFM_RECIPE": "tiny"}) as rows:
+        rows.append(labels[None].astype(np.uint8))
     return path
 
 

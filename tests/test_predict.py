@@ -268,7 +268,8 @@ def test_gdal_reads_colours_names_and_origin(tmp_path):
     with rasterio.open(output) as dataset:
         assert dataset.dtypes == ("uint8",)
         assert dataset.nodata == 255
-        assert dataset.block_shapes == [(256, 256)]
+        assert dataset.block_shapes == [(512, 512)]
+        assert dataset.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert dataset.descriptions == ("Land cover",)
         colours = dataset.colormap(1)
         tags = dataset.tags()
@@ -288,7 +289,10 @@ def test_gdal_reads_colours_names_and_origin(tmp_path):
 def test_old_overviews_do_not_outlive_the_map_they_show(tmp_path):
     path = write(tmp_path / "a.tif", levels(300, 300), **PLACED)
     output = run(path, tmp_path).output
-    with rasterio.Env(TIFF_USE_OVR=True), rasterio.open(output, "r+") as dataset:
+    with (
+        rasterio.Env(TIFF_USE_OVR=True),
+        rasterio.open(output, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as dataset,
+    ):
         dataset.build_overviews([2])
     assert Path(f"{output}.ovr").exists()
     run(path, tmp_path, overwrite=True)
@@ -470,3 +474,62 @@ def test_real_scenes_are_mapped_on_their_grid(sample_data, tmp_path, name, bands
         assert dataset.shape == source.shape
         assert dataset.crs == source.crs
         assert dataset.transform == source.transform
+
+
+# --------------------------------------------------------------------------- going on
+
+
+class Stops(torch.nn.Module):
+    """A model that is interrupted after some batches."""
+
+    def __init__(self, module: torch.nn.Module, batches: int) -> None:
+        super().__init__()
+        self.module, self.left, self.computed = module, batches, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.computed += len(x)
+        return self.module(x)
+
+
+def stopping(batches: int) -> SimpleNamespace:
+    return model(Stops(Steps(), batches))
+
+
+def test_a_map_that_was_stopped_goes_on_where_it_was(tmp_path):
+    path = write(tmp_path / "a.tif", levels(400, 300), **PLACED)
+    expected = run(path, tmp_path, output=tmp_path / "whole.tif")
+    with pytest.raises(KeyboardInterrupt):
+        run(path, tmp_path, fitted=stopping(12))
+    assert not (tmp_path / "a_pred.tif").exists()
+    with pytest.raises(UsageError, match="was begun before") as caught:
+        run(path, tmp_path)
+    assert "--resume" in caught.value.hint
+    rest = stopping(-1)
+    result = run(path, tmp_path, fitted=rest, resume=True)
+    assert 0 < rest.module.computed < expected.windows
+    assert result.shares == expected.shares
+    with rasterio.open(result.output) as found, rasterio.open(expected.output) as whole:
+        np.testing.assert_array_equal(found.read(), whole.read())
+    assert not (tmp_path / "a_pred.tif.part").exists()
+
+
+def test_a_map_of_another_scene_is_not_gone_on_with(tmp_path):
+    path = write(tmp_path / "a.tif", levels(400, 300), **PLACED)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, tmp_path, fitted=stopping(12))
+    write(path, levels(400, 300)[:, ::-1], **PLACED)
+    anew = stopping(-1)
+    result = run(path, tmp_path, fitted=anew, resume=True)
+    assert anew.module.computed == result.windows
+
+
+def test_overwrite_begins_anew(tmp_path):
+    path = write(tmp_path / "a.tif", levels(400, 300), **PLACED)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, tmp_path, fitted=stopping(12))
+    anew = stopping(-1)
+    result = run(path, tmp_path, fitted=anew, overwrite=True)
+    assert anew.module.computed == result.windows

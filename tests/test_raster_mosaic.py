@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eosfm_cli.raster.mosaic import ScoredTile, blend
+from eosfm_cli.raster.carry import Carry
+from eosfm_cli.raster.mosaic import Mosaic, ScoredTile, carried
 from eosfm_cli.raster.windows import WindowPlan, blend_weights, pad, plan_windows
 
 plans = st.builds(
@@ -26,48 +31,97 @@ def cut(image, valid, plan, *, skip_empty=True):
         yield ScoredTile(tile, None if empty else image[:, rows, cols], valid[rows, cols])
 
 
+def blended(scored, plan, depth):
+    """Every block of a plan; what one row leaves to the next goes through files."""
+    with TemporaryDirectory() as folder:
+        carry = Carry(Path(folder), carried(plan, depth))
+        mosaic = Mosaic(plan, depth, carry)
+        blocks = [mosaic.add(item) for item in scored]
+        carry.close()
+    return blocks
+
+
+def joined(blocks, plan, depth):
+    """Scores and validity of the scene, and how often each pixel was handed out."""
+    scores = np.zeros((depth, plan.height, plan.width), np.float32)
+    valid = np.zeros((plan.height, plan.width), bool)
+    count = np.zeros((plan.height, plan.width), int)
+    for block in blocks:
+        place = block.tile.slices
+        scores[:, *place], valid[place] = block.scores, block.valid
+        count[place] += 1
+    return scores, valid, count
+
+
 @given(plans, st.integers(0, 2**32 - 1))
 def test_identity_model_gives_the_image_back(plan, seed):
     rng = np.random.default_rng(seed)
     image = rng.random((3, plan.height, plan.width), np.float32)
-    valid = rng.random((plan.height, plan.width)) < 0.3
-    strips = list(blend(cut(image, valid, plan), plan, 3))
-    whole = np.concatenate([s.scores for s in strips], axis=1)
-    assert whole.shape == image.shape
-    np.testing.assert_allclose(whole[:, valid], image[:, valid], rtol=1e-4)
-    np.testing.assert_array_equal(np.concatenate([s.valid for s in strips]), valid)
+    there = rng.random((plan.height, plan.width)) < 0.3
+    scores, valid, count = joined(blended(cut(image, there, plan), plan, 3), plan, 3)
+    np.testing.assert_allclose(scores[:, there], image[:, there], rtol=1e-4)
+    np.testing.assert_array_equal(valid, there)
+    assert (count == 1).all()
+
+
+@given(plans, st.integers(0, 2**32 - 1))
+def test_overlapping_windows_are_averaged_by_weight(plan, seed):
+    rng = np.random.default_rng(seed)
+    sums = np.zeros((plan.height, plan.width))
+    weights = np.zeros_like(sums)
+    scored = []
+    for tile in plan:
+        window = rng.random((1, tile.height, tile.width), np.float32)
+        weight = blend_weights(tile.height, tile.width, plan.overlap)
+        sums[tile.slices] += window[0] * weight
+        weights[tile.slices] += weight
+        scored.append(ScoredTile(tile, window, np.ones((tile.height, tile.width), bool)))
+    scores, _, _ = joined(blended(scored, plan, 1), plan, 1)
+    np.testing.assert_allclose(scores[0], sums / weights, rtol=1e-4)
 
 
 @given(plans)
-def test_each_row_leaves_once_and_in_order(plan):
-    image = np.ones((1, plan.height, plan.width), np.float32)
-    strips = list(blend(cut(image, image[0] > 0, plan), plan, 1))
-    rows = [row for s in strips for row in range(s.row, s.row + s.scores.shape[1])]
-    assert rows == list(range(plan.height))
-
-
-@given(plans)
-def test_rows_leave_before_later_windows_are_read(plan):
-    """Or else memory would grow with the height."""
-    seen = []
-
-    def windows():
-        for item in cut(np.ones((1, plan.height, plan.width), np.float32), ones, plan):
-            seen.append(item.tile.row)
-            yield item
-
-    ones = np.ones((plan.height, plan.width), bool)
-    for strip in blend(windows(), plan, 1):
-        assert seen[-1] <= strip.row + strip.scores.shape[1] + plan.size
+def test_blocks_leave_in_reading_order(plan):
+    ones = np.ones((1, plan.height, plan.width), np.float32)
+    blocks = blended(cut(ones, ones[0] > 0, plan), plan, 1)
+    corners = [(block.tile.row, block.tile.col) for block in blocks]
+    assert corners == sorted(corners)
+    assert corners == [(tile.row, tile.col) for tile in plan]
 
 
 @given(plans)
 def test_pixels_of_skipped_windows_score_nothing(plan):
     nothing = np.zeros((plan.height, plan.width), bool)
     image = np.ones((2, plan.height, plan.width), np.float32)
-    for strip in blend(cut(image, nothing, plan), plan, 2):
-        assert not strip.scores.any()
-        assert not strip.valid.any()
+    for block in blended(cut(image, nothing, plan), plan, 2):
+        assert not block.scores.any()
+        assert not block.valid.any()
+
+
+@given(plans, st.data())
+def test_a_row_that_broke_off_can_be_done_again(plan, data):
+    """The files of the row before stay as they are until the row is finished."""
+    rng = np.random.default_rng(0)
+    image = rng.random((2, plan.height, plan.width), np.float32)
+    ones = np.ones((plan.height, plan.width), bool)
+    scored = list(cut(image, ones, plan))
+    row = data.draw(st.integers(0, len(plan.rows) - 1))
+    first, lost = row * len(plan.cols), data.draw(st.integers(0, len(plan.cols) - 1))
+    with TemporaryDirectory() as folder:
+        carry = Carry(Path(folder), carried(plan, 2))
+        mosaic = Mosaic(plan, 2, carry)
+        blocks = [mosaic.add(item) for item in scored[:first]]
+        state = json.loads(json.dumps(carry.state))
+        for item in scored[first : first + lost]:
+            mosaic.add(item)
+        carry.close()
+        again = Carry(Path(folder), carried(plan, 2), state if row else None)
+        mosaic = Mosaic(plan, 2, again)
+        blocks += [mosaic.add(item) for item in scored[first:]]
+        again.close()
+    found, _, _ = joined(blocks, plan, 2)
+    expected, _, _ = joined(blended(scored, plan, 2), plan, 2)
+    np.testing.assert_array_equal(found, expected)
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 40))

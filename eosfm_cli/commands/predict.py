@@ -60,6 +60,14 @@ Output = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with a map that was begun and not finished.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Quicklook = Annotated[
     bool,
     typer.Option(
@@ -80,6 +88,7 @@ def predict(
     experiments: options.Experiments = None,
     output: Output = None,
     overwrite: options.Overwrite = False,
+    resume: Resume = False,
     quicklook: Quicklook = True,
     json: options.Json = False,
 ) -> None:
@@ -120,7 +129,14 @@ def predict(
         results = []
         for scene in inputs:
             results.append(
-                map_scene(scene, before=before, output=output, quicklook=quicklook, **shared)
+                map_scene(
+                    scene,
+                    before=before,
+                    output=output,
+                    resume=resume,
+                    quicklook=quicklook,
+                    **shared,
+                )
             )
             if not json:
                 _show(results[-1])

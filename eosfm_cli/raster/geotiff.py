@@ -1,31 +1,34 @@
-"""Maps as GeoTIFF: classes that a GIS shows with names and colours, and values with their unit."""
+"""Maps as Cloud Optimized GeoTIFF: what a GIS shows with names, colours and units."""
 
 from __future__ import annotations
 
 import errno
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
 import numpy as np
 import rasterio
-from numpy.typing import NDArray
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetWriter
+from rasterio.shutil import copy
 from rasterio.windows import Window
 
+from eosfm_cli.errors import unwritable
 from eosfm_cli.raster.colours import class_colours, to_rgb
 from eosfm_cli.raster.gdal import complaint, quiet_open
 from eosfm_cli.raster.grid import Grid
-from eosfm_cli.recipe import ClassSpec, TargetSpec
+from eosfm_cli.raster.layers import Layer
+from eosfm_cli.raster.rawfile import RawFile, RawLayout
+from eosfm_cli.recipe import ClassSpec
 from eosfm_cli.run_dir import replacing, write_text
 
-NODATA = 255
-"""In a map of classes, where there is none."""
-NO_VALUE = -9999.0
-"""In a map of values, where there is none."""
-_BLOCK = 256
+_GDAL_TYPES = {"uint8": "Byte", "float32": "Float32"}
+_CACHE_MB = 64
+_LARGEST_BLOCK, _SMALLEST_BLOCK = 512, 128
 
 # Numbers of GDAL's attribute table: what a column's values are, and what they are for.
 _INTEGER, _TEXT = 0, 2
@@ -38,135 +41,84 @@ _COLUMNS = (
 )
 
 
-class MapWriter:
-    """Takes a map's rows from the top down and writes them by whole blocks."""
-
-    def __init__(self, dataset: DatasetWriter) -> None:
-        self._dataset = dataset
-        self._rows = np.empty((_BLOCK, dataset.width), dataset.dtypes[0])
-        self._row = 0
-        self._waiting = 0
-
-    def write(self, rows: NDArray[np.generic]) -> None:
-        """Take the next rows, `(rows, width)`."""
-        while len(rows):
-            count = min(len(rows), _BLOCK - self._waiting)
-            self._rows[self._waiting : self._waiting + count] = rows[:count]
-            self._waiting += count
-            rows = rows[count:]
-            if self._waiting == _BLOCK:
-                self.flush()
-
-    def flush(self) -> None:
-        """Write the rows that wait for their block to fill."""
-        window = Window(0, self._row, self._dataset.width, self._waiting)
-        if self._waiting:
-            self._dataset.write(self._rows[: self._waiting], 1, window=window)
-        self._row += self._waiting
-        self._waiting = 0
+def raw_layout(grid: Grid, layer: Layer) -> RawLayout:
+    """How the rows of a map are kept until it is written."""
+    return RawLayout(grid.width, layer.count, layer.dtype)
 
 
-@contextmanager
-def new_map(
-    path: Path, grid: Grid, classes: Sequence[ClassSpec], *, title: str, tags: Mapping[str, str]
-) -> Iterator[MapWriter]:
-    """Write a map of classes; it appears under its name when all of its rows are there.
+def write_map(path: Path, raw: Path, grid: Grid, layer: Layer, *, tags: Mapping[str, str]) -> None:
+    """Write a map from its finished rows; it appears under its name when it is complete.
 
-    Args:
-        path: The file; `<path>.aux.xml` with the class names is written beside it.
-        grid: Size and georeferencing.
-        classes: A pixel's value is the index of its class, 255 where there is none.
-        title: What the map shows; the description of its band.
-        tags: Metadata of the file.
-
-    Raises:
-        OutputError: The place cannot be written.
-    """
-    with _created(path, grid, tags, dtype="uint8", nodata=NODATA) as dataset:
-        dataset.write_colormap(1, _colour_table(classes))
-        dataset.set_band_description(1, title)
-        writer = MapWriter(dataset)
-        yield writer
-        writer.flush()
-    write_text(sidecar(path), _class_names(classes))
-
-
-@contextmanager
-def new_value_map(
-    path: Path, grid: Grid, target: TargetSpec, *, tags: Mapping[str, str]
-) -> Iterator[MapWriter]:
-    """Write a map of values; it appears under its name when all of its rows are there.
+    Tiled, compressed, with overviews of the most frequent class or the mean value; larger than
+    4 GB where it has to be. Class names go to `<path>.aux.xml`, where GDAL and QGIS look for them.
 
     Args:
         path: The file.
+        raw: All rows, laid out as `raw_layout` says.
         grid: Size and georeferencing.
-        target: What the values are: description and unit of the band.
+        layer: What the bands mean.
         tags: Metadata of the file.
 
     Raises:
         OutputError: The place cannot be written.
     """
-    with _created(path, grid, tags, dtype="float32", nodata=NO_VALUE) as dataset:
-        dataset.set_band_description(1, target.name)
-        dataset.units = (target.unit or "",)
-        writer = MapWriter(dataset)
-        yield writer
-        writer.flush()
-    sidecar(path).unlink(missing_ok=True)
-
-
-def write_probabilities(
-    path: Path,
-    grid: Grid,
-    names: Sequence[str],
-    values: NDArray[np.float32],
-    *,
-    tags: Mapping[str, str],
-) -> None:
-    """Write a small map with a band of probability for each class.
-
-    Args:
-        path: The file.
-        grid: Size and georeferencing.
-        names: The classes: descriptions of the bands.
-        values: `(classes, rows, columns)`, NaN where there is none.
-        tags: Metadata of the file.
-
-    Raises:
-        OutputError: The place cannot be written.
-    """
-    count = len(names)
-    with _created(path, grid, tags, dtype="float32", nodata=NO_VALUE, count=count) as dataset:
-        dataset.write(np.where(np.isnan(values), np.float32(NO_VALUE), values))
-        dataset.descriptions = tuple(names)
-    sidecar(path).unlink(missing_ok=True)
-
-
-@contextmanager
-def _created(
-    path: Path,
-    grid: Grid,
-    tags: Mapping[str, str],
-    *,
-    dtype: str,
-    nodata: float,
-    count: int = 1,
-) -> Iterator[DatasetWriter]:
-    """A new GeoTIFF that takes its place when it is complete."""
-    profile = {**_PROFILE, "dtype": dtype, "nodata": nodata, "count": count, **grid.profile}
-    with replacing(path) as temporary, _writing(path):
-        with quiet_open(temporary, "w", **profile) as dataset:
-            dataset.update_tags(**tags)
-            yield dataset
-        _check_complete(temporary)
+    description = raw.with_suffix(".vrt")
+    try:
+        description.write_text(_described(raw, grid, layer, tags), encoding="utf-8")
+        with replacing(path) as temporary, _writing(path):
+            copy(str(description), str(temporary), **_options(grid, layer))
+            _check_complete(temporary)
+    finally:
+        description.unlink(missing_ok=True)
     # Overviews of a map that stood here before would show the old one.
     path.with_name(path.name + ".ovr").unlink(missing_ok=True)
+    if layer.classes:
+        write_text(sidecar(path), _class_names(layer.classes))
+    else:
+        sidecar(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def new_map(path: Path, grid: Grid, layer: Layer, *, tags: Mapping[str, str]) -> Iterator[RawFile]:
+    """Write a map by rows, `(bands, rows, width)`; it appears when all of its rows are there.
+
+    Raises:
+        OutputError: The place cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+            raw = RawFile(Path(folder) / "map.raw", raw_layout(grid, layer))
+            try:
+                yield raw
+            finally:
+                raw.close()
+            write_map(path, raw.path, grid, layer, tags=tags)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def _options(grid: Grid, layer: Layer) -> dict[str, str]:
+    """How GDAL writes the file."""
+    block = _LARGEST_BLOCK
+    while block > _SMALLEST_BLOCK and block // 2 >= max(grid.height, grid.width):
+        block //= 2
+    return {
+        "driver": "COG",
+        "COMPRESS": "DEFLATE",
+        "PREDICTOR": "YES" if layer.dtype == "float32" else "NO",
+        "BLOCKSIZE": str(block),
+        "OVERVIEW_RESAMPLING": "MODE" if layer.classes else "AVERAGE",
+        "SPARSE_OK": "TRUE",
+        "BIGTIFF": "IF_SAFER",
+        "NUM_THREADS": str(min(os.cpu_count() or 1, 4)),
+    }
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Keep GDAL's messages off the terminal and say in ours what it could not write."""
-    with rasterio.Env():
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
         try:
             yield
         except RasterioError as error:
@@ -178,25 +130,93 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".aux.xml")
 
 
-_PROFILE = {
-    "driver": "GTiff",
-    "tiled": True,
-    "blockxsize": _BLOCK,
-    "blockysize": _BLOCK,
-    "compress": "deflate",
-    "BIGTIFF": "IF_SAFER",
-}
-
-
 def _check_complete(path: Path) -> None:
     """Read the last pixel: GDAL does not say so when the disk fills up while it closes a file."""
     with quiet_open(path) as dataset:
         dataset.read(1, window=Window(dataset.width - 1, dataset.height - 1, 1, 1))
 
 
-def _colour_table(classes: Sequence[ClassSpec]) -> dict[int, tuple[int, int, int, int]]:
-    colours = class_colours(classes)
-    return {i: (*to_rgb(colour), 255) for i, colour in enumerate(colours)}
+# --------------------------------------------------------------------------- what GDAL is told
+
+
+def _described(raw: Path, grid: Grid, layer: Layer, tags: Mapping[str, str]) -> str:
+    """The rows as a virtual raster: with it GDAL reads them as any other."""
+    root = ElementTree.Element(
+        "VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height)
+    )
+    _place(root, grid)
+    _metadata(root, tags)
+    layout = raw_layout(grid, layer)
+    for number, name in enumerate(layer.names, start=1):
+        band = ElementTree.SubElement(
+            root,
+            "VRTRasterBand",
+            dataType=_GDAL_TYPES[layer.dtype],
+            band=str(number),
+            subClass="VRTRawRasterBand",
+        )
+        for key, value in _band_facts(layer, name):
+            ElementTree.SubElement(band, key).text = value
+        if layer.classes:
+            _colour_table(band, layer.classes)
+        source = ElementTree.SubElement(band, "SourceFilename", relativeToVRT="1")
+        source.text = raw.name
+        for key, value in (
+            ("ImageOffset", (number - 1) * layout.line_bytes),
+            ("PixelOffset", np.dtype(layer.dtype).itemsize),
+            ("LineOffset", layout.row_bytes),
+            ("ByteOrder", sys.byteorder[0].upper() + "SB"),
+        ):
+            ElementTree.SubElement(band, key).text = str(value)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _place(root: ElementTree.Element, grid: Grid) -> None:
+    """Where the pixels lie, whichever way it is said."""
+    wkt = grid.crs.to_wkt() if grid.crs is not None else None
+    if wkt and not grid.gcps:
+        ElementTree.SubElement(root, "SRS").text = wkt
+    if grid.transform is not None:
+        numbers = ", ".join(repr(number) for number in grid.transform.to_gdal())
+        ElementTree.SubElement(root, "GeoTransform").text = numbers
+    if grid.gcps:
+        points = ElementTree.SubElement(root, "GCPList", Projection=wkt or "")
+        for number, point in enumerate(grid.gcps, start=1):
+            facts = {"Pixel": point.col, "Line": point.row, "X": point.x, "Y": point.y}
+            shown = {key: repr(float(value)) for key, value in facts.items()}
+            ElementTree.SubElement(
+                points, "GCP", Id=str(number), **shown, Z=repr(float(point.z or 0))
+            )
+    if grid.rpcs is not None:
+        _metadata(root, grid.rpcs.to_gdal(), domain="RPC")
+
+
+def _metadata(root: ElementTree.Element, tags: Mapping[str, str], domain: str = "") -> None:
+    facts = ElementTree.SubElement(root, "Metadata", {"domain": domain} if domain else {})
+    for key, value in tags.items():
+        ElementTree.SubElement(facts, "MDI", key=key).text = _printable(str(value))
+
+
+def _band_facts(layer: Layer, name: str) -> Iterator[tuple[str, str]]:
+    yield "Description", _printable(name)
+    yield "NoDataValue", repr(layer.nodata)
+    if layer.unit:
+        yield "UnitType", _printable(layer.unit)
+    if layer.scale is not None:
+        yield "Offset", "0"
+        yield "Scale", repr(layer.scale)
+    yield "ColorInterp", "Palette" if layer.classes else "Gray"
+
+
+def _printable(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())
+
+
+def _colour_table(band: ElementTree.Element, classes: Sequence[ClassSpec]) -> None:
+    table = ElementTree.SubElement(band, "ColorTable")
+    for colour in class_colours(classes):
+        parts = zip(("c1", "c2", "c3"), map(str, to_rgb(colour)), strict=True)
+        ElementTree.SubElement(table, "Entry", dict(parts), c4="255")
 
 
 def _class_names(classes: Sequence[ClassSpec]) -> str:
@@ -209,7 +229,7 @@ def _class_names(classes: Sequence[ClassSpec]) -> str:
         for tag, value in (("Name", name), ("Type", kind), ("Usage", usage)):
             ElementTree.SubElement(column, tag).text = str(value)
     for i, (spec, colour) in enumerate(zip(classes, class_colours(classes), strict=True)):
-        name = "".join(c for c in spec.name if c.isprintable())
+        name = _printable(spec.name)
         ElementTree.SubElement(names, "Category").text = name
         row = ElementTree.SubElement(table, "Row", index=str(i))
         for value in (i, name, *to_rgb(colour)):

@@ -1,36 +1,81 @@
-"""A scene becomes a map: windows in, scores blended, finished rows out."""
+"""A scene becomes maps: windows in, scores blended, finished rows out."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 
 from eosfm_cli.progress import Step
-from eosfm_cli.raster.geotiff import NO_VALUE, NODATA, MapWriter
-from eosfm_cli.raster.mosaic import ScoredTile, Strip, blend
+from eosfm_cli.raster.layers import NO_VALUE, NODATA, SHARE_STEPS, Layer
+from eosfm_cli.raster.mosaic import Block, Mosaic, ScoredTile
 from eosfm_cli.raster.pair import ScenePair
-from eosfm_cli.raster.scene import Scene
+from eosfm_cli.raster.scene import Pixels, Scene
 from eosfm_cli.raster.scoring import Scorer
+from eosfm_cli.raster.spool import Spool
 from eosfm_cli.raster.windows import WindowPlan, pad
 from eosfm_cli.recipe import ClassSpec, TargetSpec
+from eosfm_cli.tiling import Tile
+
+_MOST_AT_ONCE = 64
+"""Windows that are looked at for one batch, most of which may have no data."""
 
 
 @dataclass(frozen=True)
-class Tally:
+class Product:
+    """One of the maps that are made of a scene."""
+
+    name: str
+    layer: Layer
+    values: Callable[[Block], NDArray[np.generic]]
+    """Finished pixels as the map holds them, `(bands, h, w)`."""
+
+
+class Tally(Protocol):
+    """What is counted while a scene is mapped."""
+
+    def add(self, block: Block) -> None:
+        """Take finished pixels into account."""
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that was counted, to go on from."""
+
+
+# --------------------------------------------------------------------------- tallies
+
+
+@dataclass
+class ClassTally:
     """How many pixels went to which class."""
 
     classes: Sequence[ClassSpec]
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
     """By value in the map."""
 
-    def add(self, labels: NDArray[np.uint8]) -> None:
-        """Count some rows of the map."""
-        self.counts[:] += np.bincount(labels.ravel(), minlength=256)
+    @classmethod
+    def of(cls, classes: Sequence[ClassSpec], state: Mapping[str, Any]) -> ClassTally:
+        """Go on from what was counted before."""
+        counts = np.zeros(256, np.int64)
+        for value, count in state.items():
+            counts[int(value)] = count
+        return cls(classes, counts)
+
+    def add(self, block: Block) -> None:
+        """Count finished pixels."""
+        self.counts += np.bincount(labels_of(block, len(self.classes)).ravel(), minlength=256)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Value -> count of those that there are."""
+        return {str(value): int(self.counts[value]) for value in np.flatnonzero(self.counts)}
 
     @property
     def shares(self) -> dict[str, float]:
@@ -48,6 +93,7 @@ class Tally:
 class ValueTally:
     """What values the pixels of a map have."""
 
+    target: TargetSpec
     count: int = 0
     pixels: int = 0
     """With those that have no value."""
@@ -55,15 +101,25 @@ class ValueTally:
     min: float = math.nan
     max: float = math.nan
 
-    def add(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
-        """Take some rows of the map into account."""
-        self.pixels += valid.size
-        known = values[valid]
+    @classmethod
+    def of(cls, target: TargetSpec, state: Mapping[str, Any]) -> ValueTally:
+        """Go on from what was counted before."""
+        return cls(target, **state)
+
+    def add(self, block: Block) -> None:
+        """Take finished pixels into account."""
+        self.pixels += block.valid.size
+        known = values_of(block, self.target)[block.valid]
         if known.size:
             self.count += known.size
             self.total += float(known.sum(dtype=np.float64))
             self.min = float(np.fmin(self.min, known.min()))
             self.max = float(np.fmax(self.max, known.max()))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """All that was counted."""
+        return {key: getattr(self, key) for key in ("count", "pixels", "total", "min", "max")}
 
     @property
     def mean(self) -> float:
@@ -76,69 +132,123 @@ class ValueTally:
         return 1 - self.count / max(self.pixels, 1)
 
 
+# --------------------------------------------------------------------------- pixels of maps
+
+
+def labels_of(block: Block, classes: int) -> NDArray[np.uint8]:
+    """The class of each pixel `(h, w)`, 255 where there is none."""
+    best = block.scores[:classes].argmax(axis=0).astype(np.uint8)
+    return np.where(block.valid, best, np.uint8(NODATA))
+
+
+def values_of(block: Block, target: TargetSpec) -> NDArray[np.float32]:
+    """The value of each pixel `(h, w)`, the nearest that it can have; -9999 where there is none."""
+    low = -np.inf if target.min is None else target.min
+    high = np.inf if target.max is None else target.max
+    return np.where(block.valid, np.clip(block.scores[0], low, high), np.float32(NO_VALUE))
+
+
+def shares_of(block: Block, shares: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Shares from 0 to 1 `(bands, h, w)` as a map holds them; 255 where there is none."""
+    steps = np.rint(np.clip(shares, 0, 1) * SHARE_STEPS).astype(np.uint8)
+    return np.where(block.valid, steps, np.uint8(NODATA))
+
+
+# --------------------------------------------------------------------------- the stream
+
+
 def map_scene(
     scene: Scene | ScenePair,
     plan: WindowPlan,
-    classes: Sequence[ClassSpec],
     scorer: Scorer,
-    writer: MapWriter,
+    spool: Spool,
+    products: Sequence[Product],
+    tally: Tally,
+    depth: int,
     step: Step,
-) -> Tally:
-    """Map a scene in memory that does not grow with its height.
+) -> None:
+    """Map a scene in memory that does not grow with it, from where the spool has got to.
+
+    The next windows are read and the last ones written while a batch is computed.
+
+    Args:
+        scene: What to map.
+        plan: Its windows.
+        scorer: The model.
+        spool: Takes finished rows.
+        products: The maps to make.
+        tally: Counts.
+        depth: How many scores the model gives for a pixel.
+        step: Told of finished windows.
 
     Raises:
         RasterError: The scene is damaged somewhere.
         OutOfMemoryError: Not even a single window fits.
+        OutputError: The disk is full.
     """
-    tally = Tally(classes)
-    for strip in blend(_scored(scene, plan, scorer, step), plan, len(classes)):
-        labels = _labels(strip)
-        writer.write(labels)
-        tally.add(labels)
-    return tally
+    mosaic = Mosaic(plan, depth, spool.carry)
+    step.advance(spool.row * len(plan.cols))
+    tiles = plan.starting_at(spool.row)
+
+    def read() -> list[tuple[Tile, Pixels]]:
+        with rasterio.Env():  # belongs to a thread
+            return _read_batch(scene, tiles, scorer.batch_size)
+
+    def write(batch: Sequence[ScoredTile]) -> None:
+        for item in batch:
+            _finish(mosaic.add(item), plan, spool, products, tally)
+
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        coming: Future[list[tuple[Tile, Pixels]]] = reader.submit(read)
+        written: Future[None] | None = None
+        while batch := coming.result():
+            coming = reader.submit(read)
+            scored = _scored(batch, plan, scorer)
+            if written is not None:
+                written.result()
+            written = writer.submit(write, scored)
+            step.advance(len(batch))
+        if written is not None:
+            written.result()
 
 
-def map_values(
-    scene: Scene,
-    plan: WindowPlan,
-    target: TargetSpec,
-    scorer: Scorer,
-    writer: MapWriter,
-    step: Step,
-) -> ValueTally:
-    """Map a scene's values, in memory that does not grow with its height.
-
-    Values beyond what the target can have are the nearest that it can.
-
-    Raises:
-        RasterError: The scene is damaged somewhere.
-        OutOfMemoryError: Not even a single window fits.
-    """
-    low = -np.inf if target.min is None else target.min
-    high = np.inf if target.max is None else target.max
-    tally = ValueTally()
-    for strip in blend(_scored(scene, plan, scorer, step), plan, 1):
-        values = np.clip(strip.scores[0], low, high)
-        writer.write(np.where(strip.valid, values, np.float32(NO_VALUE)))
-        tally.add(values, strip.valid)
-    return tally
+def _read_batch(
+    scene: Scene | ScenePair, tiles: Iterator[Tile], count: int
+) -> list[tuple[Tile, Pixels]]:
+    """The next windows, until there are enough with data."""
+    found: list[tuple[Tile, Pixels]] = []
+    with_data = 0
+    for tile in itertools.islice(tiles, _MOST_AT_ONCE):
+        pixels = scene.read(tile)
+        has_data = bool(pixels.valid.any())
+        found.append((tile, pixels if has_data else Pixels.nothing(pixels.valid)))
+        with_data += has_data
+        if with_data == count:
+            break
+    return found
 
 
 def _scored(
-    scene: Scene | ScenePair, plan: WindowPlan, scorer: Scorer, step: Step
-) -> Iterator[ScoredTile]:
-    """The windows of the plan in order, scored by batches; those without data are passed by."""
-    tiles = iter(plan)
-    while batch := list(itertools.islice(tiles, scorer.batch_size)):
-        read = [scene.read(tile) for tile in batch]
-        full = [pad(pixels.values, *plan.padded) for pixels in read if pixels.valid.any()]
-        scores = iter(scorer.score(full))
-        for tile, pixels in zip(batch, read, strict=True):
-            found = next(scores)[:, : tile.height, : tile.width] if pixels.valid.any() else None
-            yield ScoredTile(tile, found, pixels.valid)
-            step.advance()
+    batch: Sequence[tuple[Tile, Pixels]], plan: WindowPlan, scorer: Scorer
+) -> list[ScoredTile]:
+    """Scores of windows; those without data are passed by."""
+    full = [pad(pixels.values, *plan.padded) for _, pixels in batch if pixels.valid.any()]
+    scores = iter(scorer.score(full))
+    return [
+        ScoredTile(
+            tile,
+            next(scores)[:, : tile.height, : tile.width] if pixels.valid.any() else None,
+            pixels.valid,
+        )
+        for tile, pixels in batch
+    ]
 
 
-def _labels(strip: Strip) -> NDArray[np.uint8]:
-    best = strip.scores.argmax(axis=0).astype(np.uint8)
-    return np.where(strip.valid, best, np.uint8(NODATA))
+def _finish(
+    block: Block, plan: WindowPlan, spool: Spool, products: Sequence[Product], tally: Tally
+) -> None:
+    for product in products:
+        spool.add(product.name, block.tile, product.values(block))
+    tally.add(block)
+    if block.tile.col + block.tile.width == plan.width:
+        spool.finish_row(block.tile.height, tally.state)

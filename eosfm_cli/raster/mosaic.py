@@ -1,17 +1,16 @@
-"""Join the scores of overlapping windows into whole rows, from the top of a scene down."""
+"""Join the scores of overlapping windows into finished blocks, in reading order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eosfm_cli.raster.carry import Carry, Shape
 from eosfm_cli.raster.windows import WindowPlan, blend_weights
 from eosfm_cli.tiling import Tile
-
-_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -26,71 +25,94 @@ class ScoredTile:
 
 
 @dataclass(frozen=True)
-class Strip:
-    """Finished rows of the scene, over its whole width."""
+class Block:
+    """Finished pixels of the scene: each is in one block."""
 
-    row: int
-    """The first of them."""
+    tile: Tile
+    """Where they are."""
     scores: NDArray[np.float32]
-    """`(depth, rows, width)`; 0 where nothing was computed."""
+    """`(depth, h, w)`; 0 where nothing was computed."""
     valid: NDArray[np.bool_]
-    """`(rows, width)`."""
+    """`(h, w)`."""
 
 
-def memory_needed(plan: WindowPlan, depth: int) -> int:
-    """Bytes that `blend` holds: it grows with the scene's width, not with its height."""
-    return 4 * (depth + 1) * min(plan.size, plan.height) * plan.width
+class Mosaic:
+    """Averages overlapping windows by weight.
 
-
-def blend(scored: Iterable[ScoredTile], plan: WindowPlan, depth: int) -> Iterator[Strip]:
-    """Average overlapping windows by weight and hand out each row once, in order, when finished.
+    A pixel is finished when the last window that covers it was added. Of what is not, the columns
+    to the right are held in memory, as many as a window has, and the rows below in a file, so that
+    memory grows neither with the scene's height nor with its width.
 
     Args:
-        scored: One item for each window of the plan, in its order.
         plan: Where the windows lie.
         depth: How many scores a pixel has.
+        carry: Keeps sums from one row of windows to the next.
     """
-    band = _Band(plan, depth)
-    for item in scored:
-        yield from band.release(item.tile.row)
-        band.add(item)
-    yield from band.release(plan.height)
 
-
-class _Band:
-    """The rows that windows still add to: sums of weighted scores, and of the weights."""
-
-    def __init__(self, plan: WindowPlan, depth: int) -> None:
+    def __init__(self, plan: WindowPlan, depth: int, carry: Carry) -> None:
         rows, cols = min(plan.size, plan.height), min(plan.size, plan.width)
-        self.top = 0
-        self.sums = np.zeros((depth, rows, plan.width), np.float32)
-        self.weights = np.zeros((rows, plan.width), np.float32)
-        self.valid = np.zeros((rows, plan.width), bool)
-        self.window = blend_weights(rows, cols, plan.overlap)
+        self._plan, self._carry = plan, carry
+        self._row_ends = _ends(plan.rows, plan.height)
+        self._col_ends = _ends(plan.cols, plan.width)
+        self._columns = {start: number for number, start in enumerate(plan.cols)}
+        self._window = blend_weights(rows, cols, plan.overlap)
+        # The last plane holds the sum of the weights.
+        self._sums = np.zeros((depth + 1, rows, cols), np.float32)
+        self._empty = True
 
-    def add(self, item: ScoredTile) -> None:
-        """Lay one window over the band."""
-        rows, cols = item.tile.slices
-        rows = slice(rows.start - self.top, rows.stop - self.top)
-        self.valid[rows, cols] = item.valid
+    def add(self, item: ScoredTile) -> Block:
+        """Lay the next window of the plan over the scene.
+
+        Returns:
+            The block that it finishes: down and right to where the next windows begin.
+        """
+        tile = item.tile
+        height, width = self._row_ends[tile.row] - tile.row, self._col_ends[tile.col] - tile.col
         if item.scores is not None:
-            self.sums[:, rows, cols] += item.scores * self.window
-            self.weights[rows, cols] += self.window
+            self._sums[:-1] += item.scores * self._window
+            self._sums[-1] += self._window
+            self._empty = False
+        column = self._columns[tile.col]
+        done = self._with_rows_above(column, width)
+        self._keep_rows_below(column, done, height)
+        place = Tile(tile.row, tile.col, height, width)
+        valid = item.valid[:height, :width]
+        if done is None:
+            return Block(place, self._nothing[:, :height, :width], valid)
+        # Pixels without weight have sums of 0, which any divisor leaves as they are.
+        weights = np.where(done[-1, :height] > 0, done[-1, :height], 1)
+        return Block(place, done[:-1, :height] / weights, valid)
 
-    def release(self, until: int) -> Iterator[Strip]:
-        """Hand out the rows above `until` and move the band down to it."""
-        count = until - self.top
-        for start in range(0, count, _ROWS_AT_ONCE):
-            rows = slice(start, min(start + _ROWS_AT_ONCE, count))
-            # Rows without weight have sums of 0, which any divisor leaves as they are.
-            weights = np.where(self.weights[rows] > 0, self.weights[rows], 1)
-            yield Strip(self.top + start, self.sums[:, rows] / weights, self.valid[rows].copy())
-        if count:
-            self._move_down(count)
+    @cached_property
+    def _nothing(self) -> NDArray[np.float32]:
+        return np.zeros_like(self._sums[:-1])
 
-    def _move_down(self, count: int) -> None:
-        for plane in (self.sums, self.weights, self.valid):
-            kept = plane.shape[-2] - count
-            plane[..., :kept, :] = plane[..., count:, :].copy()
-            plane[..., kept:, :] = 0
-        self.top += count
+    def _with_rows_above(self, column: int, width: int) -> NDArray[np.float32] | None:
+        """Take the finished columns off the left, with what earlier rows of windows gave them."""
+        above = self._carry.take(column)
+        done = None if self._empty and above is None else self._sums[:, :, :width].copy()
+        if above is not None:
+            done[:, : above.shape[1]] += above
+        if not self._empty:
+            kept = self._sums.shape[2] - width
+            self._sums[:, :, :kept] = self._sums[:, :, width:].copy()
+            self._sums[:, :, kept:] = 0
+            self._empty = not self._sums[-1].any()
+        return done
+
+    def _keep_rows_below(self, column: int, done: NDArray[np.float32] | None, height: int) -> None:
+        if done is not None and (below := done[:, height:]).any():
+            self._carry.put(column, below)
+        if column == len(self._plan.cols) - 1:
+            self._carry.next_row()
+
+
+def carried(plan: WindowPlan, depth: int) -> Shape:
+    """The largest array that one row of windows leaves to the next for a column."""
+    rows, cols = min(plan.size, plan.height), min(plan.size, plan.width)
+    return depth + 1, rows, cols
+
+
+def _ends(starts: list[int], length: int) -> dict[int, int]:
+    """Start of a window -> start of the next, or the end of the scene."""
+    return dict(zip(starts, [*starts[1:], length], strict=True))

@@ -23,8 +23,8 @@ from rasterio.io import DatasetReader
 
 from eosfm_cli.bands import band_name
 from eosfm_cli.raster.colours import NODATA_COLOUR, class_colours, to_rgb
-from eosfm_cli.raster.geotiff import NODATA
 from eosfm_cli.raster.grid import Grid
+from eosfm_cli.raster.layers import NODATA
 from eosfm_cli.raster.scene import open_raster
 from eosfm_cli.recipe import ClassSpec, TargetSpec
 from eosfm_cli.run_dir import replacing

@@ -43,6 +43,11 @@ class Pixels:
     valid: NDArray[np.bool_]
     """`(h, w)`: every band that the model takes has a value there."""
 
+    @classmethod
+    def nothing(cls, valid: NDArray[np.bool_]) -> Pixels:
+        """A window without data, which needs no room for values."""
+        return cls(np.empty((0, *valid.shape), np.float32), valid)
+
 
 class Scene:
     """An open raster matched to a model; a scene of a single date.

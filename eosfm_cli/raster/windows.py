@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +32,21 @@ class WindowPlan:
         return grid(self.height, self.width, self.size, self.size - self.overlap)
 
     def __len__(self) -> int:
-        step = self.size - self.overlap
-        rows = len(offsets(self.height, self.size, step))
-        return rows * len(offsets(self.width, self.size, step))
+        return len(self.rows) * len(self.cols)
+
+    @cached_property
+    def rows(self) -> list[int]:
+        """Where rows of windows begin, from the top down."""
+        return offsets(self.height, self.size, self.size - self.overlap)
+
+    @cached_property
+    def cols(self) -> list[int]:
+        """Where the windows of a row begin, from left to right."""
+        return offsets(self.width, self.size, self.size - self.overlap)
+
+    def starting_at(self, row: int) -> Iterator[Tile]:
+        """The windows from the one row of windows on, counted from 0."""
+        return islice(iter(self), row * len(self.cols), None)
 
     @property
     def padded(self) -> tuple[int, int]:

@@ -17,8 +17,9 @@ from eosfm_cli.carbon.tracker import track
 from eosfm_cli.errors import UsageError
 from eosfm_cli.manifest import ModelManifest
 from eosfm_cli.progress import Progress, Silent, Step
-from eosfm_cli.raster.geotiff import NODATA, new_map, write_probabilities
+from eosfm_cli.raster.geotiff import new_map
 from eosfm_cli.raster.grid import Grid
+from eosfm_cli.raster.layers import NODATA, SHARE_STEPS, class_layer, share_layer
 from eosfm_cli.raster.scene import Pixels, open_scene
 from eosfm_cli.raster.scoring import Scorer
 from eosfm_cli.raster.windows import WindowPlan
@@ -228,14 +229,15 @@ def _write_map(image: _Image, path: Path, source: Path | None, manifest: ModelMa
     cells = np.stack([none if scores is None else scores for scores in image.scores], axis=-1)
     cells = cells.reshape(-1, rows, cols)
     tags = map_tags(source, manifest, image.path)
-    if manifest.task == "multilabel":
-        names = [spec.name for spec in manifest.classes]
-        write_probabilities(path, coarse, names, cells, tags=tags)
-        return
     without = np.isnan(cells[0])
-    labels = np.where(without, NODATA, np.nan_to_num(cells).argmax(axis=0)).astype(np.uint8)
-    with new_map(path, coarse, manifest.classes, title=manifest.title, tags=tags) as writer:
-        writer.write(labels)
+    if manifest.task == "multilabel":
+        layer = share_layer([spec.name for spec in manifest.classes])
+        found = np.rint(np.nan_to_num(cells) * SHARE_STEPS)
+    else:
+        layer = class_layer(manifest.classes, manifest.title)
+        found = np.nan_to_num(cells).argmax(axis=0)[None]
+    with new_map(path, coarse, layer, tags=tags) as writer:
+        writer.append(np.where(without, NODATA, found).astype(np.uint8))
 
 
 def _write(table: Path, images: Sequence[LabelledImage], manifest: ModelManifest) -> None:

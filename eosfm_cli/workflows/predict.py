@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from eosfm_cli import __version__
 from eosfm_cli.bands import parse_bands
 from eosfm_cli.carbon.tracker import track
-from eosfm_cli.errors import RasterError, UsageError
+from eosfm_cli.errors import UsageError
 from eosfm_cli.manifest import ModelManifest
-from eosfm_cli.progress import Progress, Silent, Step
-from eosfm_cli.raster.geotiff import MapWriter, new_map, new_value_map
-from eosfm_cli.raster.mapping import Tally, ValueTally, map_scene, map_values
-from eosfm_cli.raster.mosaic import memory_needed
+from eosfm_cli.progress import Progress, Silent
+from eosfm_cli.raster.geotiff import write_map
+from eosfm_cli.raster.layers import class_layer, value_layer
+from eosfm_cli.raster.mapping import (
+    ClassTally,
+    Product,
+    ValueTally,
+    labels_of,
+    map_scene,
+    values_of,
+)
 from eosfm_cli.raster.pair import ScenePair, open_pair
 from eosfm_cli.raster.quicklook import draw_quicklook, draw_values
 from eosfm_cli.raster.ranges import doubtful_bands
 from eosfm_cli.raster.scene import Scene, open_scene
 from eosfm_cli.raster.scoring import Scorer, best_device, describe_device
+from eosfm_cli.raster.spool import Spool, begun
 from eosfm_cli.raster.windows import WindowPlan, plan_windows
 from eosfm_cli.recipe import MAP_TASKS, TargetSpec
 from eosfm_cli.results import Cost, PredictResult, ValueSummary
@@ -36,7 +45,7 @@ if TYPE_CHECKING:
 
 _BATCH_SIZE = 8
 _SAMPLED_WINDOWS = 5
-_MOST_MEMORY = 4 * 2**30
+_MAP = "map"
 
 
 def predict(
@@ -48,6 +57,7 @@ def predict(
     bands: str | None = None,
     root: Path = Path("experiments"),
     overwrite: bool = False,
+    resume: bool = False,
     quicklook: bool = True,
     progress: Progress | None = None,
     fitted: FittedModel | None = None,
@@ -62,7 +72,8 @@ def predict(
         bands: Names of the scene's bands in file order, separated by commas, as `parse_bands` reads
             them; the scene's own descriptions if not given.
         root: The experiments folder, for the newest model and the emissions ledger.
-        overwrite: Replace a map that is already there.
+        overwrite: Replace a map that is already there, or was begun.
+        resume: Go on with a map that was begun.
         quicklook: Draw a PNG beside the map.
         progress: Who is told.
         fitted: A model that is already in memory.
@@ -72,7 +83,7 @@ def predict(
         RasterError: The scene cannot be read.
         BandError: The scene lacks a band that the model takes.
         UsageError: A band's name is unknown, the model makes no maps or takes another number of
-            dates, or the map would replace something.
+            dates, the map would replace something, or was begun and nobody says what to do.
         OutputError: The map cannot be written.
     """
     progress = progress or Silent()
@@ -83,22 +94,89 @@ def predict(
     output = _choose_output(input, output, progress)
     picture = output.with_suffix(".png") if quicklook else None
     refuse_to_replace((input, before), (output, picture), overwrite=overwrite)
+    folder = output.with_name(f"{output.name}.part")
+    _refuse_begun(folder, output, overwrite=overwrite, resume=resume)
+    if overwrite and not resume:
+        shutil.rmtree(folder, ignore_errors=True)
     tags = map_tags(source, manifest, input, before)
     with _opened(input, before, manifest, given) as scene:
         plan = _plan(scene, manifest, progress)
+        product = _product(manifest)
+        key = _key(source, manifest, input, before, plan, bands)
         with (
             track(root, command="predict", name=input.name, progress=progress) as meter,
-            _new_map(output, scene, manifest, tags) as writer,
+            Spool(folder, plan, {_MAP: product.layer}, _depth(manifest), key) as spool,
         ):
+            if resume and not spool.row:
+                progress.warn(f"There is nothing of {output.name} to go on with: it begins anew.")
+            if spool.row:
+                progress.say(f"going on at row {spool.row + 1} of {len(plan.rows)} of windows")
+            tally = _tally(manifest, spool)
             scorer = load_scorer(source, fitted, progress)
             warn_of_values(scene, plan, progress)
             with progress.step("mapping", len(plan)) as step:
-                tally = _map(scene, plan, manifest, scorer, writer, step)
+                map_scene(scene, plan, scorer, spool, [product], tally, _depth(manifest), step)
+            write_map(output, spool.raw(_MAP), scene.grid, product.layer, tags=tags)
     if tally.nodata_share == 1:
         progress.warn(f"{input.name} has no pixel with a value in every band that is needed.")
     if picture is not None:
         _draw(picture, output, manifest, tally, f"{manifest.title}: {input.name}")
     return _result(input, output, picture, plan, tally, manifest, meter.cost)
+
+
+def _refuse_begun(folder: Path, output: Path, *, overwrite: bool, resume: bool) -> None:
+    """Do not throw away what a run that was stopped has computed, unless told to."""
+    if resume or overwrite or not begun(folder):
+        return
+    raise UsageError(
+        f"{output} was begun before and not finished.",
+        hint="Go on with it with --resume, or begin anew with --overwrite.",
+    )
+
+
+def _product(manifest: ModelManifest) -> Product:
+    """The map that the model makes."""
+    if (target := manifest.target) is not None:
+        return Product(_MAP, value_layer(target), lambda block: values_of(block, target)[None])
+    count = len(manifest.classes)
+    layer = class_layer(manifest.classes, manifest.title)
+    return Product(_MAP, layer, lambda block: labels_of(block, count)[None])
+
+
+def _depth(manifest: ModelManifest) -> int:
+    return len(manifest.classes) or 1
+
+
+def _tally(manifest: ModelManifest, spool: Spool) -> ClassTally | ValueTally:
+    if manifest.target is not None:
+        return ValueTally.of(manifest.target, spool.tally)
+    return ClassTally.of(manifest.classes, spool.tally)
+
+
+def _key(
+    source: Path | None,
+    manifest: ModelManifest,
+    scene: Path,
+    before: Path | None,
+    plan: WindowPlan,
+    bands: str | None,
+) -> dict[str, Any]:
+    """What must be the same for a map that was begun to be gone on with."""
+    return {
+        "eosfm": __version__,
+        "model": [manifest.recipe, manifest.created, *_identity(source)],
+        "scenes": [_identity(path) for path in (before, scene)],
+        "plan": [plan.height, plan.width, plan.size, plan.overlap],
+        "bands": bands,
+    }
+
+
+def _identity(path: Path | None) -> list[Any]:
+    """A file's place, size and time of change."""
+    if path is None or not path.exists():
+        return []
+    status = path.stat()
+    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
 
 
 def _refuse_other_tasks(manifest: ModelManifest) -> None:
@@ -131,29 +209,12 @@ def _opened(
     return open_pair(before, input, manifest, given)
 
 
-def _new_map(
-    output: Path, scene: Scene | ScenePair, manifest: ModelManifest, tags: Mapping[str, str]
-) -> AbstractContextManager[MapWriter]:
-    if manifest.target is not None:
-        return new_value_map(output, scene.grid, manifest.target, tags=tags)
-    return new_map(output, scene.grid, manifest.classes, title=manifest.title, tags=tags)
-
-
-def _map(
-    scene: Scene | ScenePair,
-    plan: WindowPlan,
-    manifest: ModelManifest,
-    scorer: Scorer,
-    writer: MapWriter,
-    step: Step,
-) -> Tally | ValueTally:
-    if manifest.target is not None:
-        return map_values(scene, plan, manifest.target, scorer, writer, step)
-    return map_scene(scene, plan, manifest.classes, scorer, writer, step)
-
-
 def _draw(
-    picture: Path, output: Path, manifest: ModelManifest, tally: Tally | ValueTally, heading: str
+    picture: Path,
+    output: Path,
+    manifest: ModelManifest,
+    tally: ClassTally | ValueTally,
+    heading: str,
 ) -> None:
     if isinstance(tally, ValueTally):
         draw_values(picture, prediction=output, target=manifest.target, title=heading)
@@ -203,11 +264,6 @@ def refuse_to_replace(
 def _plan(scene: Scene | ScenePair, manifest: ModelManifest, progress: Progress) -> WindowPlan:
     grid = scene.grid
     plan = plan_windows(grid.height, grid.width, manifest.tile_size)
-    if memory_needed(plan, len(manifest.classes) or 1) > _MOST_MEMORY:
-        raise RasterError(
-            f"{scene.path} is {grid.width:,} pixels wide, too wide to map in one piece.",
-            hint="Cut it into columns first: rio clip IN OUT --bounds 'LEFT BOTTOM RIGHT TOP'",
-        )
     progress.say(f"scene: {grid.describe()}")
     for line in scene.matching.splitlines():
         progress.say(line)
@@ -296,11 +352,11 @@ def _result(
     output: Path,
     picture: Path | None,
     plan: WindowPlan,
-    tally: Tally | ValueTally,
+    tally: ClassTally | ValueTally,
     manifest: ModelManifest,
     cost: Cost,
 ) -> PredictResult:
-    classes = isinstance(tally, Tally)
+    classes = isinstance(tally, ClassTally)
     return PredictResult(
         input=scene,
         output=output,
