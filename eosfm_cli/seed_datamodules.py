@@ -36,10 +36,22 @@ class SeedData:
     variants: tuple[str, ...] = ()
     """Values of its `bands` that are variants of the recipe; the first if not told."""
     composites: Mapping[str, int] = field(default_factory=dict)
-    """Variant -> channels that it made of fewer bands, as three of two polarisations."""
+    """Variant -> channels that it made of fewer bands, as three of two polarisations; without
+    variants, of the recipe itself under an empty name."""
 
 
 SEED_DATA: dict[str, SeedData] = {
+    "BigEarthNetV2": SeedData(
+        "bigearthnetv2", variants=("all", "rgb", "s1", "s2"), composites={"s1": 3}
+    ),
+    "CaFFe": SeedData("caffe", composites={"": 3}),
+    "CloudCoverDetection": SeedData("cloud-cover"),
+    "CV4AKenyaCropType": SeedData("kenya-croptype"),
+    "DFC2022": SeedData("dfc2022"),
+    "ETCI2021": SeedData("etci2021", composites={"": 3}),
+    "InriaAerial": SeedData("inria-aerial"),
+    "MiniFrance": SeedData("minifrance"),
+    "OpenCanopy": SeedData("opencanopy", bands=(3, 0, 1)),
     "Potsdam2D": SeedData("potsdam", bands=(3, 0, 1)),
     "SEN12MS": SeedData("sen12ms", variants=("all", "rgb", "s1", "s2"), composites={"s1": 3}),
 }
@@ -50,14 +62,17 @@ _RENAMED = {
     "batch_size": "batch_size",
     "num_workers": "workers",
     "tile_size": "tile.size",
+    "patch_size": "tile.size",
     "stride": "tile.stride",
     "root": "dataset.root",
+    "root_dir": "dataset.root",
 }
 """What they are told -> the data module's argument, or the recipe's key where there is a dot."""
 _OTHERWISE = {
     "val_split_pct": "the recipe says what is for validation",
     "download": "`eosfm recipes show` says how to get the data",
     "checksum": "files are checked when they are read",
+    "pin_memory": "it is done where there is a GPU",
     "use_tiling": "the recipe's tile.train says how training tiles are taken",
 }
 """What they are told and eosfm does in its own way."""
@@ -167,7 +182,9 @@ def _ours(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _translated(config: LightningYaml, seed: SeedData, data_root: Path | None) -> LightningYaml:
     given = _arguments(config)
     channels = _model_arguments(config).get("backbone_in_chans")
-    name, overrides, made = _chosen(config, seed, given.pop("bands", None), channels)
+    bands = given.pop("bands", None)
+    bands = given.pop("band_indices", None) or bands
+    name, overrides, made = _chosen(config, seed, bands, channels)
     arguments: dict[str, Any] = {"recipe": name}
     notes = [f"{class_path(config.data['data'])}: recipe {name}"]
     for key, value in given.items():
@@ -226,7 +243,7 @@ def _chosen(
     if bands is None:
         bands = seed.bands if seed.bands and channels in (None, len(seed.bands)) else ()
     names = [_band(config, band, there) for band in _listed(bands)]
-    return seed.recipe, {"bands": names or list(there)}, None
+    return seed.recipe, {"bands": names or list(there)}, seed.composites.get("")
 
 
 def _listed(bands: Any) -> Sequence[Any]:  # noqa: ANN401 - raw YAML

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eosfm_cli.data.division import divide
 from eosfm_cli.data.folder import FolderSource
 from eosfm_cli.data.headers import read_headers
+from eosfm_cli.data.label_reader import MaskReader
 from eosfm_cli.data.labels import UNKNOWN, colour_numbers, label_table
 from eosfm_cli.data.sources import open_source, resolve_root
-from eosfm_cli.data.splits import SPLIT_NAMES, Key, split_keys
-from eosfm_cli.data.tiles import MaskReader
+from eosfm_cli.data.splits import SPLIT_NAMES, Key
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Silent
 from eosfm_cli.recipe import FractionSplit, Recipe, SceneSplit
@@ -161,10 +162,10 @@ def test_fractions_divide_and_do_not_depend_on_order(
 ) -> None:
     keys = [Key("", "", name) for name in names]
     split = FractionSplit(by="fraction", val=shares[0], test=shares[1], seed=seed)
-    found = split_keys(keys, split, Path(), nothing_absent)
+    found = divide(keys, split, Path(), nothing_absent)
     assert sorted(key for part in found.values() for key in part) == sorted(keys)
     assert all(found.values())
-    assert split_keys(reversed(keys), split, Path(), nothing_absent) == found
+    assert divide(reversed(keys), split, Path(), nothing_absent) == found
 
 
 @given(st.sets(st.tuples(st.integers(0, 30), st.integers(0, 5)), min_size=1), st.integers(0, 9))
@@ -173,9 +174,9 @@ def test_scenes_stay_whole(pairs: set[tuple[int, int]], seed: int) -> None:
     split = SceneSplit(by="scene", val=0.2, test=0.2, seed=seed)
     if len({scene for scene, _ in pairs}) < 3:
         with pytest.raises(DataError, match="split is empty"):
-            split_keys(keys, split, Path(), nothing_absent)
+            divide(keys, split, Path(), nothing_absent)
         return
-    found = split_keys(keys, split, Path(), nothing_absent)
+    found = divide(keys, split, Path(), nothing_absent)
     scenes = [{key.id.split("_")[0] for key in part} for part in found.values()]
     assert sum(len(s) for s in scenes) == len(set().union(*scenes))
     assert sum(len(part) for part in found.values()) == len(keys)
@@ -192,7 +193,10 @@ def test_several_sensors_are_paired_by_name(root: Path) -> None:
         "s1": {"path": "radar/s1_{id}.tif", "bands": ["vv", "vh"]},
     }
     source = opened(folder_recipe(dataset={"images": images}), root)
-    assert source.samples["val"][0].images == (root / "images/b.tif", root / "radar/s1_b.tif")
+    assert source.samples["val"][0].images == (
+        (root / "images/b.tif",),
+        (root / "radar/s1_b.tif",),
+    )
 
 
 def test_a_sensor_that_is_not_used_need_not_be_there(root: Path) -> None:
@@ -201,7 +205,7 @@ def test_a_sensor_that_is_not_used_need_not_be_there(root: Path) -> None:
         "rgb": {"path": "images/{id}.tif", "bands": ["red", "green", "blue"]},
     }
     recipe = folder_recipe(dataset={"images": images}, bands=["red"])
-    assert opened(recipe, root).samples["train"][0].images == (root / "images/a.tif",)
+    assert opened(recipe, root).samples["train"][0].images == ((root / "images/a.tif",),)
 
 
 def test_class_folders(tmp_path: Path) -> None:
@@ -221,7 +225,7 @@ def test_class_folders(tmp_path: Path) -> None:
     source = opened(recipe, root)
     samples = [s for split in source.samples.values() for s in split]
     assert len(samples) == 8
-    assert all(s.label == (1 if s.images[0].parent.name == "Forest" else 0) for s in samples)
+    assert all(s.label == (1 if s.place.parent.name == "Forest" else 0) for s in samples)
     (root / "Forrest").mkdir()
     write_tif(root / "Forrest" / "0.tif", np.zeros((1, 8, 8), np.uint8))
     assert "Is 'Forrest' meant to be 'Forest'?" in refused(recipe, root)
@@ -235,7 +239,7 @@ def test_ids_in_folders_and_names(tmp_path: Path) -> None:
         write_tif(root / name / f"{name}_mask.tif", np.zeros((1, 8, 8), np.uint8))
     images = {"red": {"path": "{id}/{id}_B4.tif", "bands": ["red"]}}
     recipe = folder_recipe(dataset={"images": images, "masks": {"path": "{id}/{id}_mask.tif"}})
-    assert opened(recipe, root).samples["test"][0].images == (root / "c/c_B4.tif",)
+    assert opened(recipe, root).samples["test"][0].images == ((root / "c/c_B4.tif",),)
 
 
 def test_files_that_cannot_be_told_apart(tmp_path: Path) -> None:
@@ -297,7 +301,7 @@ def test_fields_of_any_name_and_alternatives(cities: Path) -> None:
     assert listener.warnings == ["2 samples on disk are in no split: bonn_19_2, bonn_20_2."]
     for sample in (s for part in source.samples.values() for s in part):
         city, year, tile = sample.id.split("_")
-        assert sample.images[0] == cities / city / f"img_{year}_{tile}.tif"
+        assert sample.place == cities / city / f"img_{year}_{tile}.tif"
         assert sample.mask.name in {f"{city}_{tile}_{year}.tif", f"{city}_{year}_{tile}.tif"}
 
 

@@ -32,8 +32,8 @@ from eosfm_cli.lightning_yaml import (
 from eosfm_cli.recipe import load_recipe
 from eosfm_cli.run_dir import RunDir
 from eosfm_cli.seed_datamodules import SEED_DATA, load_lightning_yaml
+from tests.datasets.potsdam import write_potsdam
 from tests.foreign import STOPS
-from tests.layouts import write_potsdam
 from tests.rasters import write_tif
 from tests.test_main_job import RECIPE, write_scenes
 
@@ -304,6 +304,43 @@ def test_sen12ms_variants(
     assert any("num_classes: 10" in note for note in config.notes)
 
 
+@pytest.mark.parametrize(
+    ("module", "arguments", "given", "recipe", "bands"),
+    [
+        ("BigEarthNetV2", {"bands": "s1"}, 3, "bigearthnetv2-s1", ["vv", "vh"]),
+        ("BigEarthNetV2", {"bands": "rgb"}, 3, "bigearthnetv2-rgb", ["red", "green", "blue"]),
+        ("CaFFe", {"download": True}, 3, "caffe", None),
+        (
+            "CloudCoverDetection",
+            {"band_indices": [3, 2, 1], "bands": ["B02", "B03", "B04", "B08"]},
+            3,
+            "cloud-cover",
+            ["nir", "red", "green"],
+        ),
+        ("ETCI2021", {}, 3, "etci2021", ["vv", "vh"]),
+        ("OpenCanopy", {"root_dir": "spot"}, 3, "opencanopy", ["nir", "red", "green"]),
+    ],
+)
+def test_other_published_data_modules(
+    tmp_path: Path,
+    module: str,
+    arguments: dict[str, Any],
+    given: int,
+    recipe: str,
+    bands: list[str] | None,
+) -> None:
+    raw = yaml.safe_load(SEED)
+    raw["model"]["init_args"]["model_args"]["backbone_in_chans"] = given
+    data = {"class_path": f"eosfm.datamodules.{module}DataModule", "init_args": arguments}
+    config = translated(tmp_path, data=data, model=raw["model"])
+    found = data_of(config)
+    assert found["recipe"] == recipe
+    used = load_recipe(recipe, found.get("overrides", {})).bands
+    assert bands is None or list(used) == bands
+    model = config.data["model"]["init_args"]
+    assert model["model_args"]["backbone_in_chans"] == len(used)
+
+
 def test_every_entry_of_the_table_has_its_recipes() -> None:
     for seed in SEED_DATA.values():
         for name in [f"{seed.recipe}-{variant}" for variant in seed.variants] or [seed.recipe]:
@@ -313,7 +350,7 @@ def test_every_entry_of_the_table_has_its_recipes() -> None:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        ({"class_path": "eosfm.datamodules.MiniFranceDataModule"}, "no recipe for .*MiniFrance"),
+        ({"class_path": "eosfm.datamodules.XView2DataModule"}, "no recipe for .*XView2"),
         (
             {"class_path": "SEN12MSDataModule", "init_args": {"bands": "s22"}},
             "'s22' is not known, did you mean 's2'",

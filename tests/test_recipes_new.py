@@ -303,7 +303,7 @@ def test_a_word_in_the_middle_of_names(tmp_path, new):
     samples = open_source(recipe, None).samples
     assert counts(recipe) == {"train": 2, "val": 2, "test": 2}
     for sample in (s for part in samples.values() for s in part):
-        assert {p.name.replace("_s2_", "_").replace("_s1_", "_") for p in sample.images} == {
+        assert {p.name.replace("_s2_", "_").replace("_s1_", "_") for (p,) in sample.images} == {
             sample.mask.name.replace("_lc_", "_")
         }
 

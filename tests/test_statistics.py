@@ -85,6 +85,29 @@ def test_statistics_that_are_there_stay(root: Path) -> None:
     assert with_statistics(recipe, root.parent) is recipe
 
 
+def test_they_are_those_of_what_the_loader_yields(tmp_path: Path) -> None:
+    """Of a median over dates, and of a coarser file on the finer grid."""
+    root, rng = tmp_path / "data", np.random.default_rng(2)
+    for name in "abc":
+        (root / "s2").mkdir(parents=True, exist_ok=True)
+        series = rng.integers(0, 3000, (5, 2, 64, 96)).astype(np.int16)
+        series[rng.random(series.shape) < 0.2] = -10000
+        series[0] = series[0].clip(0)  # each pixel is valid at one date
+        np.save(root / f"s2/{name}.npy", series)
+        write_tif(root / f"dem/{name}.tif", rng.normal(300, 50, (1, 16, 24)).astype(np.float32))
+        write_tif(root / f"masks/{name}.tif", np.zeros((64, 96), np.uint8))
+    images = {
+        "s2": {"path": "s2/{id}.npy", "bands": ["red", "nir"], "nodata": [-10000]},
+        "dem": {"path": "dem/{id}.tif", "bands": ["dem"], "resampling": "bilinear"},
+    }
+    recipe = folder_recipe(dataset={"images": images, "series": {}}, statistics=None)
+    data = build_datamodule(recipe, tmp_path, spec=recipe.training, progress=Silent())
+    pixels = np.concatenate([i["image"].numpy().reshape(3, -1) for i in data.dataset("train")], 1)
+    assert pixels.shape[1] == 64 * 96
+    assert pixels.mean(axis=1) == pytest.approx(0, abs=1e-5)
+    assert pixels.std(axis=1) == pytest.approx(1, abs=1e-5)
+
+
 class Listener(Silent):
     """Remembers what it is told."""
 

@@ -17,7 +17,8 @@ from torch import nn
 
 from eosfm_cli.data.datamodule import build_datamodule
 from eosfm_cli.data.folder import read_folder
-from eosfm_cli.data.tiles import NO_VALUE, TileDataset
+from eosfm_cli.data.label_reader import NO_VALUE
+from eosfm_cli.data.tiles import TileDataset
 from eosfm_cli.errors import DataError
 from eosfm_cli.manifest import ModelManifest
 from eosfm_cli.progress import Silent

@@ -18,7 +18,8 @@ from eosfm_cli.commands.app import main
 from eosfm_cli.ensemble.bundle import read_ensemble
 from eosfm_cli.manifest import read_manifest
 from eosfm_cli.run_dir import RunDir
-from tests.rasters import write_tif
+from eosfm_cli.training.task import build_specialist_task
+from tests.rasters import folder_recipe, write_tif
 
 BANDS = ["red", "green", "blue", "nir"]
 SPEC = {"epochs": 1, "batch_size": 4, "decoder_channels": 8, "workers": 0}
@@ -438,3 +439,16 @@ def test_terratorch_is_told_the_same(
     out = capsys.readouterr().out
     for word in words:
         assert word in out
+
+
+@pytest.mark.parametrize("loss", ["ce", "dice", "focal", "lovasz"])
+def test_a_batch_without_any_label_teaches_nothing(loss: str) -> None:
+    """Of no pixel at all the mean loss is NaN, and so would be every weight after it."""
+    unlabelled = folder_recipe(training={"backbone": "test_convnext", "loss": loss})
+    task = build_specialist_task(unlabelled, {"decoder": "FCNDecoder", "decoder_channels": 8})
+    batch = {"image": torch.randn(2, 3, 32, 32), "mask": torch.full((2, 32, 32), 255)}
+    found = task.training_step(batch, 0)
+    found.backward()
+    assert found.item() == 0
+    gradients = [p.grad for p in task.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)

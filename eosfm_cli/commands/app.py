@@ -49,6 +49,7 @@ COMMANDS: dict[str, Listed] = {
     "runs": Listed("runs", LOOK, "List the runs that are there, newest first."),
     "emissions": Listed("emissions", LOOK, "Show what each stage cost in time, energy and CO₂."),
     "recipes": Listed("recipes", LOOK, "List, show, copy, check and draft recipes."),
+    "data": Listed("data", LOOK, "Check a recipe's data on disk, or download it."),
     "doctor": Listed("doctor", LOOK, "Check this machine, and say what would mend it."),
 }
 

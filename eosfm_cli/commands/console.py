@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -137,7 +138,8 @@ def _table(
 
 
 def _numeric(cell: str) -> bool:
-    return cell == UNKNOWN or cell.lstrip("+-−<")[:1].isdigit()
+    """Whether a cell begins with a number, and not with a word or path such as `4_Ortho/x.tif`."""
+    return cell == UNKNOWN or re.match(r"[+\-−<]?\d[\d.,:/-]*(?=[\s%]|$)", cell) is not None
 
 
 def _record(columns: Sequence[str], row: Sequence[str]) -> Text:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from eosfm_cli.data.splits import few
 
-_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar", ".tar.zst")
+_ARCHIVE = re.compile(
+    r"(.+?)\.(zip|tar|tgz|7z|rar|tar\.(gz|bz2|xz|zst))([a-z]{2}|\.\d{3}|\.part\d+)?",
+    re.IGNORECASE,
+)
+"""A name without and with its ending; downloads in parts have something behind that."""
 
 
 def unpack_advice(folder: Path, wanted: Iterable[str]) -> str | None:
@@ -25,6 +30,13 @@ def unpack_advice(folder: Path, wanted: Iterable[str]) -> str | None:
     return f"{there}, perhaps not unpacked: unpack into {folder}"
 
 
+def absent_advice(path: Path, root: Path) -> str | None:
+    """Say which archives may hold a file that is not there, if there are any."""
+    if path.exists():
+        return None
+    return unpack_advice(root, [path.relative_to(root).as_posix()])
+
+
 def packed(folder: Path, wanted: Iterable[str], *, others: bool = True) -> list[str]:
     """Names of the archives in a folder that may hold what is wanted.
 
@@ -35,7 +47,7 @@ def packed(folder: Path, wanted: Iterable[str], *, others: bool = True) -> list[
     """
     if not folder.is_dir():
         return []
-    there = sorted(p.name for p in folder.iterdir() if p.name.lower().endswith(_ENDINGS))
+    there = sorted(p.name for p in folder.iterdir() if _ARCHIVE.fullmatch(p.name))
     starts = {PurePosixPath(path).parts[0].lower() for path in wanted if "/" in path}
     for meant in (
         [name for name in there if _stem(name) in starts],
@@ -47,5 +59,4 @@ def packed(folder: Path, wanted: Iterable[str], *, others: bool = True) -> list[
 
 
 def _stem(name: str) -> str:
-    lower = name.lower()
-    return next(lower.removesuffix(end) for end in _ENDINGS if lower.endswith(end))
+    return _ARCHIVE.fullmatch(name)[1].lower()

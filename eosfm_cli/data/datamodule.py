@@ -18,6 +18,7 @@ from torch import distributed
 from torch.utils.data import DataLoader, Sampler, default_collate
 
 from eosfm_cli.data.folder import FolderSource
+from eosfm_cli.data.labelled import keep_labelled
 from eosfm_cli.data.scarcity import ChosenTiles
 from eosfm_cli.data.sources import open_source
 from eosfm_cli.data.splits import SPLIT_NAMES, SplitName
@@ -114,13 +115,29 @@ class TileDataModule(LightningDataModule):
         self.recipe = recipe
         self._spec = spec
         self._datasets: dict[SplitName, TileDataset | ChosenTiles] = {
-            name: TileDataset(source.samples[name], recipe, split=name, spec=spec)
+            name: TileDataset(
+                source.samples[name],
+                recipe,
+                split=name,
+                spec=spec,
+                areas=source.areas.get(name),
+            )
             for name in SPLIT_NAMES
         }
 
     def dataset(self, split: SplitName) -> TileDataset | ChosenTiles:
         """The tiles of a split, one at a time."""
         return self._datasets[split]
+
+    def keep_labelled_tiles(self, progress: Progress) -> None:
+        """Leave out the tiles of all splits that have no label.
+
+        Raises:
+            DataError: A mask is damaged or has unknown labels, or no tile of a split has a label.
+        """
+        for name, tiles in self._datasets.items():
+            areas = self.source.areas.get(name)
+            keep_labelled(tiles, self.recipe, name, areas, self.source.root, progress)
 
     def keep_training_tiles(self, tiles: Sequence[int], samples: Sequence[int]) -> None:
         """Train on some tiles alone.
@@ -138,7 +155,8 @@ class TileDataModule(LightningDataModule):
         """About the mean of a regression's target over the training split; of others `None`."""
         if self.recipe.task != "regression":
             return None
-        return target_mean(self.source.samples["train"], self.recipe)
+        areas = self.source.areas.get("train")
+        return target_mean(self.source.samples["train"], self.recipe, areas)
 
     @property
     def sample_counts(self) -> dict[SplitName, int]:
@@ -156,7 +174,7 @@ class TileDataModule(LightningDataModule):
         digest = hashlib.sha256()
         for name in SPLIT_NAMES:
             for sample in self.source.samples[name]:
-                place = sample.images[0].relative_to(self.source.root)
+                place = sample.place.relative_to(self.source.root)
                 digest.update(f"{name} {place.as_posix()}\n".encode())
         return {"tiles": self.tile_counts, "samples": digest.hexdigest()}
 
@@ -222,4 +240,7 @@ def build_datamodule(
     if recipe.statistics is None:
         found = compute_statistics(source.samples["train"], recipe, progress)
         recipe = recipe.with_statistics(found)
-    return TileDataModule(source, recipe, spec)
+    data = TileDataModule(source, recipe, spec)
+    if recipe.has_masks and recipe.tile.unlabelled == "skip":
+        data.keep_labelled_tiles(progress)
+    return data

@@ -2,66 +2,53 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import TypeVar
 
 from eosfm_cli.bands import nearest_word
-from eosfm_cli.data.archives import unpack_advice
-from eosfm_cli.data.headers import read_headers
+from eosfm_cli.data.areas import draw_areas
+from eosfm_cli.data.boxes import read_boxes
+from eosfm_cli.data.completeness import absent_listener, all_keys, complete, goes_on, tell_unused
+from eosfm_cli.data.completion import Completion
+from eosfm_cli.data.division import Division, divide, named_scenes
+from eosfm_cli.data.header_checks import HeaderCheck, Headers, Shape, rasters_of, readable
 from eosfm_cli.data.labels import named_classes
-from eosfm_cli.data.pairing import MASKS, Files, lacking, pair_files, used_files, used_images
-from eosfm_cli.data.reader import Header
-from eosfm_cli.data.splits import (
-    SPLIT_NAMES,
-    Absent,
-    Key,
-    SplitName,
-    few,
-    refuse_empty,
-    split_keys,
-)
+from eosfm_cli.data.pairing import AREAS, BOXES, MASKS, Files, Paired, pair_files, used_files
+from eosfm_cli.data.problems import Collected, Kind, Problem, Refused, Report, problem_of, refusing
+from eosfm_cli.data.row_windows import window_in, windows_of
+from eosfm_cli.data.sample import Areas, FolderSource, Label, Packing, Sample
+from eosfm_cli.data.splits import SPLIT_NAMES, Key, SplitName, few
 from eosfm_cli.data.table import Table, check_rows, read_table
-from eosfm_cli.data.templates import read_fields
+from eosfm_cli.data.table_files import Bounds
+from eosfm_cli.data.templates import Listing
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress
-from eosfm_cli.recipe import ColumnSplit, ListSplit, Recipe, Split, fill_template
+from eosfm_cli.recipe import AreaSplit, Recipe
+from eosfm_cli.tiling import Tile
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One place on the ground: its rasters and its label."""
+class FolderSurvey:
+    """All that was found on disk, right or wrong."""
 
-    id: str
-    images: tuple[Path, ...]
-    """One per image source used, in the recipe's order; all of one size."""
-    mask: Path | None
-    label: int | tuple[int, ...] | None
-    """Class index, or the indices of several classes; `None` where a mask says it."""
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class FolderSource:
-    """A dataset on disk, checked and split."""
-
-    root: Path
-    samples: Mapping[SplitName, tuple[Sample, ...]]
-
-
-Division = dict[SplitName, list[Key]]
-"""The samples of each split."""
-
-_SKIP = (
-    "Complete the download, take them out of the lists, or go on without them: "
-    "--set dataset.split.absent=skip"
-)
-_TIDY = (
-    "Complete the download, move what has no partner out of the folder, or name the samples to use "
-    "with 'split: {by: list}'."
-)
+    listings: Mapping[str, Listing]
+    """Name of a source, as in `used_files` -> the files that its paths describe."""
+    rows: Mapping[Key, Files]
+    """The files of each sample, some incomplete."""
+    splits: Mapping[SplitName, tuple[Key, ...]]
+    """The complete samples of each split."""
+    source: FolderSource
+    """The samples with which nothing is wrong."""
+    headers: Headers
+    """What the files that were looked at say about themselves."""
+    problems: tuple[Problem, ...] = ()
 
 
 def read_folder(recipe: Recipe, root: Path, progress: Progress) -> FolderSource:
@@ -76,261 +63,264 @@ def read_folder(recipe: Recipe, root: Path, progress: Progress) -> FolderSource:
     Raises:
         DataError: Files are missing, unmatched, damaged or not as the recipe says.
     """
-    rows = pair_files(recipe, root, progress)
-    table = read_table(recipe, root)
-    keys = _divided(rows, recipe, table, root, progress)
-    _tell_unused(rows, keys, progress)
-    keys = _complete(rows, keys, recipe, root, progress)
-    labels = _labels(recipe, _all(keys), table, root)
-    paths = [path for key in _all(keys) for path in rows[key].values()]
-    headers = read_headers(paths, root, progress)
-    _check_all(recipe, rows, keys, headers, progress)
+    with _uncollected():
+        source = _Survey(recipe, root, progress, refusing(progress)).all().source
     _tell_unlisted_labels(recipe, progress)
-    return FolderSource(
-        root,
-        {
-            name: tuple(_sample(key, rows[key], labels.get(key), headers) for key in keys[name])
-            for name in SPLIT_NAMES
-        },
-    )
+    return source
 
 
-def _divided(
-    rows: Mapping[Key, Files], recipe: Recipe, table: Table | None, root: Path, progress: Progress
-) -> Division:
-    """The samples of each split, each with its row where there is a table."""
-    split, absent = recipe.dataset.split, _absent(recipe, root, progress)
-    partial, everybody = _goes_on(split), sorted(rows)
-    if table is not None and isinstance(split, ColumnSplit):
-        check_rows(table, everybody, everybody, partial=partial)
-    keys = split_keys(rows, split, root, absent, column=table.splits if table else None)
-    if table is not None and not isinstance(split, ColumnSplit):
-        check_rows(table, everybody, _all(keys), partial=partial)
-    return keys
+LookAt = Callable[[Mapping[SplitName, Sequence[Key]]], Collection[Key]]
+"""Of the complete samples of each split, those whose files are to be looked at."""
 
 
-def _goes_on(split: Split) -> bool:
-    """Whether listed samples may lack their files."""
-    return isinstance(split, ListSplit | ColumnSplit) and split.absent == "skip"
+def survey_folder(
+    recipe: Recipe, root: Path, progress: Progress, *, look_at: LookAt | None = None
+) -> FolderSurvey:
+    """The same, but collect what is wrong instead of refusing it.
+
+    Args:
+        recipe: What the dataset looks like.
+        root: The dataset's folder, which exists.
+        progress: Told how far the check is.
+        look_at: Chooses the samples whose files are opened, which `source` then consists of; as
+            `read_folder` does if not given.
+    """
+    with _uncollected():
+        return _Survey(recipe, root, progress, Collected(), look_at).all()
 
 
-def _all(keys: Division) -> list[Key]:
-    return [key for name in SPLIT_NAMES for key in keys[name]]
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Do not look for garbage among millions of new objects: it takes a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
-def _sample(
-    key: Key,
-    files: Files,
-    label: int | tuple[int, ...] | None,
-    headers: Mapping[Path, Header],
-) -> Sample:
-    images = tuple(path for name, path in files.items() if name != MASKS)
-    size = headers[images[0]]
-    return Sample(key.id, images, files.get(MASKS), label, size.height, size.width)
+class _Survey:
+    """Goes through a dataset once.
 
+    Args:
+        recipe: What the dataset looks like.
+        root: The dataset's folder.
+        progress: Told how far it is.
+        report: Told of problems; where it returns, what they are about is left out.
+        look_at: Chooses the samples whose files are opened.
+    """
 
-# --------------------------------------------------------------------------- what is not there
+    def __init__(
+        self,
+        recipe: Recipe,
+        root: Path,
+        progress: Progress,
+        report: Report,
+        look_at: LookAt | None = None,
+    ) -> None:
+        self._recipe, self._root = recipe, root
+        self._progress, self._report = progress, report
+        self._look_at = look_at
+        self._images = tuple(recipe.image_files)
+        self._packing = Packing()
+        self._headers: Headers = {}
+        self._bounds: Mapping[Key, Bounds] = {}
+        self._image_of: Mapping[Key, Key] = {}
 
+    def all(self) -> FolderSurvey:
+        """What is there."""
+        recipe, root, report = self._recipe, self._root, self._report
+        table = self._tried("table", lambda: read_table(recipe, root))
+        paired = self._tried("damaged", lambda: self._paired(table)) or Paired({}, {})
+        rows, table = self._windowed(paired.rows, table)
+        rows = self._listed(rows, table)
+        keys = self._divided(rows, table)
+        tell_unused(rows, keys, report)
+        there = [s for s in used_files(recipe).values() if paired.listings[s.name].files]
+        keys = complete(rows, keys, there, recipe, root, report, self._image_of)
+        labels = self._labels(rows, all_keys(keys), table)
+        samples = self._samples(rows, keys, labels, table)
+        source = FolderSource(root, samples, self._areas(samples))
+        splits = {name: tuple(keys[name]) for name in SPLIT_NAMES}
+        problems = report.problems if isinstance(report, Collected) else ()
+        return FolderSurvey(paired.listings, paired.rows, splits, source, self._headers, problems)
 
-def _absent(recipe: Recipe, root: Path, progress: Progress) -> Absent:
-    """What to do about listed samples of which there is no file."""
+    def _tried(self, kind: Kind, work: Callable[[], _Result]) -> _Result | None:
+        try:
+            return work()
+        except Refused:
+            raise
+        except DataError as error:
+            self._report(problem_of(error, kind))
+            return None
 
-    def tell(entries: Sequence[str], listed: int) -> None:
-        if _goes_on(recipe.dataset.split):
-            progress.warn(
-                f"{len(entries)} of {listed} listed samples are not on disk and are left out: "
-                f"{few(entries)}."
+    def _paired(self, table: Table | None) -> Paired:
+        completion = Completion(table) if table is not None and table.field_names else None
+        return pair_files(self._recipe, self._root, self._report, completion, self._progress)
+
+    # ----------------------------------------------------------------------- samples and splits
+
+    def _windowed(
+        self, rows: Mapping[Key, Files], table: Table | None
+    ) -> tuple[Mapping[Key, Files], Table | None]:
+        """The rows, one for each part of an image where the table says so."""
+        if table is None or not self._recipe.dataset.labels.windows:
+            return rows, table
+        found = windows_of(rows, table)
+        self._bounds, self._image_of = found.bounds, found.image_of
+        return found.rows, found.table
+
+    def _listed(self, rows: Mapping[Key, Files], table: Table | None) -> Mapping[Key, Files]:
+        """The rows, without those that the table may leave out."""
+        spec = self._recipe.dataset.labels
+        if table is None or spec is None or spec.unlisted == "error":
+            return rows
+        kept = table.row_of(rows)
+        if bare := [key for key in rows if key not in kept]:
+            # Without a row, the files of one sample may not have found each other.
+            per_source = Counter(name for key in bare for name in rows[key])
+            ids = sorted(key.id for key in bare)
+            text = (
+                f"{max(per_source.values())} samples on disk have no row in {table.place} and are "
+                f"left out: {few(ids)}."
             )
-            return
-        wanted = _expected(entries, recipe)
-        raise DataError(
-            "\n".join(
-                [
-                    f"{len(entries)} of {listed} listed samples are not on disk: {few(entries)}.",
-                    *_absent_folders(wanted, root),
-                ]
-            ),
-            hint=unpack_advice(root, wanted) or _SKIP,
+            self._report(Problem("table", text, tuple(ids), is_note=True))
+        return {key: files for key, files in rows.items() if key in kept}
+
+    def _divided(self, rows: Mapping[Key, Files], table: Table | None) -> Division:
+        """The samples of each split, each with its row where there is a table."""
+        split, everybody = self._recipe.dataset.split, sorted(rows)
+        first = table is not None and (table.by_split or bool(table.field_names))
+        if first:
+            self._check_rows(table, everybody, everybody)
+        listener = absent_listener(self._recipe, self._root, self._report)
+        column = table.splits if table else None
+        nobody: Division = {name: [] for name in SPLIT_NAMES}
+        keys = self._tried(
+            "split",
+            lambda: divide(rows, split, self._root, listener, column=column, report=self._report),
+        )
+        if table is not None and not first:
+            self._check_rows(table, everybody, all_keys(keys or nobody))
+        return keys or nobody
+
+    def _check_rows(self, table: Table, keys: Sequence[Key], used: Sequence[Key]) -> None:
+        partial = goes_on(self._recipe.dataset.split)
+        check_rows(table, keys, used, self._report, partial=partial)
+
+    def _samples(
+        self,
+        rows: Mapping[Key, Files],
+        keys: Division,
+        labels: Mapping[Key, Label],
+        table: Table | None,
+    ) -> dict[SplitName, tuple[Sample, ...]]:
+        """The samples of each split; those with which something is wrong are left out."""
+        shapes = self._shapes(rows, keys)
+        split = self._recipe.dataset.split
+        scenes: Mapping[Key, str] = self._tried("split", lambda: named_scenes(keys, split)) or {}
+        made = {
+            key: self._sample(key, rows[key], labels.get(key), place, scenes.get(key, ""))
+            for key, place in self._places(rows, shapes, table).items()
+            if key in labels or self._recipe.has_masks
+        }
+        return {name: tuple(made[k] for k in keys[name] if k in made) for name in SPLIT_NAMES}
+
+    def _sample(
+        self, key: Key, files: Files, label: Label, place: Shape | Tile, scene: str
+    ) -> Sample:
+        images = self._packing.pack([files[name] for name in self._images])
+        mask, areas = (files[name][0] if name in files else None for name in (MASKS, AREAS))
+        window = place if isinstance(place, Tile) else None
+        height, width = (window.height, window.width) if window else place
+        return Sample(key.id, images, mask, areas, label, height, width, scene, window)
+
+    def _places(
+        self, rows: Mapping[Key, Files], shapes: Mapping[Key, Shape], table: Table | None
+    ) -> Mapping[Key, Shape | Tile]:
+        """The size of each sample, or the part of its files that it is."""
+        if not self._bounds or table is None:
+            return shapes
+        first = self._images[0]
+        found = {
+            key: self._tried(
+                "table",
+                lambda key=key, shape=shape: window_in(
+                    rows[key][first][0].path, self._bounds[key], table.crs, shape
+                ),
+            )
+            for key, shape in shapes.items()
+        }
+        return {key: window for key, window in found.items() if window is not None}
+
+    # ----------------------------------------------------------------------- what files say
+
+    def _shapes(self, rows: Mapping[Key, Files], keys: Division) -> dict[Key, Shape]:
+        """The size of each sample with which nothing is wrong."""
+        known, chosen = self._recipe.dataset.shape, all_keys(keys)
+        needed = [name for name in used_files(self._recipe) if name != BOXES]
+        if self._look_at is not None:
+            picked = set(self._look_at(keys))
+            chosen = [key for key in chosen if key in picked]
+        elif known is not None and not self._bounds:
+            return {key: known for key in chosen if _has(rows[key], needed)}
+        paths = list(dict.fromkeys(path for key in chosen for path in rasters_of(rows[key])))
+        self._headers = readable(paths, self._root, self._report, self._progress)
+        check = HeaderCheck(self._recipe, self._headers, self._root, self._report)
+        found = {key: check.shape_of(rows[key]) for key in chosen}
+        check.tell_all()
+        return {k: shape for k, shape in found.items() if shape and _has(rows[k], needed)}
+
+    def _areas(self, samples: Mapping[SplitName, Sequence[Sample]]) -> Areas:
+        split = self._recipe.dataset.split
+        if not isinstance(split, AreaSplit):
+            return {}
+        pairs = [(s.areas, s.mask) for s in samples["train"] if s.areas and s.mask]
+        return (
+            self._tried(
+                "damaged",
+                lambda: draw_areas(self._recipe, split, pairs, self._report, self._progress),
+            )
+            or {}
         )
 
-    return tell
+    # ----------------------------------------------------------------------- labels
+
+    def _labels(
+        self, rows: Mapping[Key, Files], keys: Sequence[Key], table: Table | None
+    ) -> Mapping[Key, Label]:
+        recipe = self._recipe
+        if recipe.labels_are_in_a_table:
+            return {k: table.labels[row] for k, row in table.row_of(keys).items()} if table else {}
+        if recipe.task == "multilabel":
+            files = {key: rows[key][BOXES][0].path for key in keys if BOXES in rows[key]}
+            return read_boxes(recipe, files, self._root, self._report, self._progress)
+        return self._folder_labels(keys) if recipe.task == "classification" else {}
+
+    def _folder_labels(self, keys: Sequence[Key]) -> dict[Key, Label]:
+        classes = named_classes(self._recipe)
+        counts = Counter(key.class_name for key in keys)
+        if unknown := sorted(set(counts) - set(classes)):
+            near = nearest_word(unknown[0], classes)
+            text = (
+                f"{self._root} has class folders that the recipe does not list: {few(unknown)}."
+                + (f" Is {unknown[0]!r} meant to be {near!r}?" if near else "")
+            )
+            hint = (
+                "Add them to the recipe's classes (as a name, or under a class's values), or move "
+                "them out of the folder."
+            )
+            self._report(Problem("class", text, tuple(unknown), hint))
+        return {key: classes[key.class_name] for key in keys if key.class_name in classes}
 
 
-def _expected(entries: Iterable[str], recipe: Recipe) -> list[str]:
-    """Where the first file of each listed sample should be, as far as its entry tells."""
-    template = next(iter(used_files(recipe).values())).paths[0]
-    entry = getattr(recipe.dataset.split, "entry", None)
-    found = (_fields_of(text, entry) for text in entries)
-    return [fill_template(template, fields) for fields in found if fields]
-
-
-def _fields_of(text: str, entry: str | None) -> dict[str, str] | None:
-    path = PurePosixPath(text)
-    if entry is None:
-        return {"id": path.stem}
-    return read_fields(entry, text) or read_fields(entry, path.name)
-
-
-def _absent_folders(wanted: Iterable[str], root: Path) -> list[str]:
-    """Lines for the folders at the root that are missing, with how many samples need each."""
-    tops = Counter(path.split("/")[0] for path in wanted if "/" in path)
-    missing = {
-        top: count
-        for top, count in sorted(tops.items())
-        if "{" not in top and not (root / top).is_dir()
-    }
-    return [f"  {top}/ is not there: {count} samples" for top, count in missing.items()]
-
-
-def _complete(
-    rows: Mapping[Key, Files], keys: Division, recipe: Recipe, root: Path, progress: Progress
-) -> Division:
-    """The division, once it is clear that no sample lacks a file; or without those that do."""
-    specs, split = used_files(recipe), recipe.dataset.split
-    lacks = {key: paths for key in _all(keys) if (paths := lacking(rows[key], key, specs))}
-    if not lacks:
-        return keys
-    if not _goes_on(split):
-        raise _incomplete(lacks, split, root)
-    progress.warn(
-        f"{len(lacks)} listed samples lack a file and are left out: "
-        f"{few([f'{key.id} ({paths[0][0]})' for key, paths in lacks.items()], 3)}."
-    )
-    kept = {name: [key for key in keys[name] if key not in lacks] for name in SPLIT_NAMES}
-    refuse_empty(kept, split, len(rows))
-    return kept
-
-
-def _incomplete(lacks: Mapping[Key, list[tuple[str, ...]]], split: Split, root: Path) -> DataError:
-    lines = [
-        f"  {key.id} lacks {', '.join(' or '.join(paths) for paths in files)}"
-        for key, files in lacks.items()
-    ]
-    more = [f"  and {len(lines) - 5} more"] if len(lines) > 5 else []
-    wanted = (path for files in lacks.values() for paths in files for path in paths)
-    return DataError(
-        "\n".join([f"{len(lacks)} samples are incomplete:", *lines[:5], *more]),
-        hint=unpack_advice(root, wanted)
-        or (_SKIP if isinstance(split, ListSplit | ColumnSplit) else _TIDY),
-    )
-
-
-def _tell_unused(rows: Mapping[Key, Files], keys: Division, progress: Progress) -> None:
-    used = set(_all(keys))
-    unused = sorted(key.id for key in rows if key not in used)
-    if unused:
-        progress.warn(f"{len(unused)} samples on disk are in no split: {few(unused)}.")
+def _has(files: Files, needed: Sequence[str]) -> bool:
+    return all(name in files for name in needed)
 
 
 def _tell_unlisted_labels(recipe: Recipe, progress: Progress) -> None:
     masks = recipe.dataset.masks
     if recipe.has_masks and masks is not None and masks.unknown == "ignore":
         progress.say("labels that no class lists count as without label (dataset.masks.unknown)")
-
-
-# --------------------------------------------------------------------------- labels
-
-
-def _labels(
-    recipe: Recipe, keys: Sequence[Key], table: Table | None, root: Path
-) -> Mapping[Key, int | tuple[int, ...]]:
-    if recipe.task == "multilabel" and table is not None:
-        return {key: table.labels[row] for key, row in table.row_of(keys).items()}
-    return _folder_labels(recipe, keys, root) if recipe.task == "classification" else {}
-
-
-def _folder_labels(recipe: Recipe, keys: Iterable[Key], root: Path) -> dict[Key, int]:
-    classes = named_classes(recipe)
-    counts = Counter(key.class_name for key in keys)
-    unknown = sorted(set(counts) - set(classes))
-    if unknown:
-        near = nearest_word(unknown[0], classes)
-        raise DataError(
-            f"{root} has class folders that the recipe does not list: {few(unknown)}."
-            + (f" Is {unknown[0]!r} meant to be {near!r}?" if near else ""),
-            hint="Add them to the recipe's classes (as a name, or under a class's values), or move "
-            "them out of the folder.",
-        )
-    return {key: classes[key.class_name] for key in keys}
-
-
-# --------------------------------------------------------------------------- checks
-
-
-def _check_all(
-    recipe: Recipe,
-    rows: Mapping[Key, Files],
-    keys: Division,
-    headers: Mapping[Path, Header],
-    progress: Progress,
-) -> None:
-    shadowed: dict[int, list[Path]] = defaultdict(list)
-    for key in _all(keys):
-        files = rows[key]
-        _check_sizes(files, headers)
-        for name in used_images(recipe):
-            _check_image(files[name], headers[files[name]], recipe.dataset.images[name].bands)
-        if MASKS in files:
-            _check_mask(recipe, files[MASKS], headers[files[MASKS]], shadowed)
-    for value, masks in shadowed.items():
-        progress.warn(
-            f"{len(masks)} masks declare {value} as nodata, which is also the class "
-            f"{recipe.class_names[value]!r} by its position: such pixels count as without label. "
-            f"If they are that class, write 'values: [{value}]' in the recipe's class."
-        )
-
-
-def _check_sizes(files: Files, headers: Mapping[Path, Header]) -> None:
-    sizes = {path: (headers[path].height, headers[path].width) for path in files.values()}
-    if len(set(sizes.values())) > 1:
-        lines = [f"  {path}: {width} × {height}" for path, (height, width) in sizes.items()]
-        raise DataError(
-            "\n".join(["Files of one sample differ in size (width × height):", *lines]),
-            hint="Resample them to one grid.",
-        )
-
-
-def _check_image(path: Path, header: Header, bands: tuple[str, ...]) -> None:
-    if header.count != len(bands):
-        raise DataError(
-            f"{path} has {header.count} bands, the recipe names {len(bands)}: {', '.join(bands)}.",
-            hint="dataset.images names every band of the file, in file order; choose among them "
-            "with the recipe's 'bands'.",
-        )
-    _refuse_complex(path, header)
-
-
-def _refuse_complex(path: Path, header: Header) -> None:
-    if any("complex" in dtype for dtype in header.dtypes):
-        raise DataError(
-            f"{path} holds complex numbers.", hint="Convert it to amplitude, intensity or decibel."
-        )
-
-
-def _check_mask(
-    recipe: Recipe, path: Path, header: Header, shadowed: dict[int, list[Path]]
-) -> None:
-    """Check that the labels are there; note classes that are also nodata."""
-    masks = recipe.dataset.masks
-    _refuse_complex(path, header)
-    if masks.encoding == "colours":
-        _check_colours(path, header)
-        return
-    if masks.band > header.count:
-        raise DataError(
-            f"{path} has {header.count} bands; the recipe takes labels from band {masks.band}.",
-            hint="Change dataset.masks.band in the recipe.",
-        )
-    nodata = header.nodata[masks.band - 1]
-    classes = dict(enumerate(recipe.classes))
-    if nodata in classes and classes[nodata].values is None:
-        shadowed[int(nodata)].append(path)
-
-
-def _check_colours(path: Path, header: Header) -> None:
-    if header.count < 3 or set(header.dtypes[:3]) != {"uint8"}:
-        raise DataError(
-            f"{path} has {header.count} bands of {', '.join(sorted(set(header.dtypes)))}; label "
-            "colours are read from three bands of uint8.",
-            hint="Where a band holds class numbers, set 'encoding: values' in dataset.masks.",
-        )

@@ -103,8 +103,8 @@ def _read_kept(root: Path) -> dict[Path, _Known]:
     try:
         raw = json.loads(_place(root).read_text(encoding="utf-8"))
         headers = [
-            Header(count, height, width, tuple(dtypes), tuple(nodata))
-            for count, height, width, dtypes, nodata in raw["headers"]
+            Header(count, height, width, tuple(dtypes), tuple(nodata), dates)
+            for count, height, width, dtypes, nodata, dates in raw["headers"]
         ]
         return {
             root / folder / name: _Known(size, changed_ns, headers[number])

@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from eosfm_cli.data.datamodule import TileDataModule, TileLoader, build_datamodule
-from eosfm_cli.data.tiles import NO_VALUE, TileDataset
+from eosfm_cli.data.label_reader import NO_VALUE
+from eosfm_cli.data.tiles import TileDataset
 from eosfm_cli.errors import UsageError
 from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.recipe import Recipe, load_recipe

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
 
-from eosfm_cli.data.splits import scene_name
 from eosfm_cli.data.tiles import TileDataset, TileKey
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress
-from eosfm_cli.recipe import Recipe, SceneSplit
+from eosfm_cli.recipe import Recipe
 
 if TYPE_CHECKING:
     from eosfm_cli.data.datamodule import TileDataModule
@@ -90,17 +89,11 @@ def keep_labels(data: TileDataModule, share: float, *, seed: int, progress: Prog
 
 def _draw_images(samples: Sequence[Sample], recipe: Recipe, share: float, seed: int) -> list[int]:
     if recipe.has_masks:
-        return draw_share([_scene(sample, recipe) for sample in samples], share, seed)
+        return draw_share([sample.scene for sample in samples], share, seed)
     labels = [sample.label for sample in samples]
     held = [set(label) if isinstance(label, tuple) else {label} for label in labels]
     strata = [0] * len(labels) if recipe.task == "multilabel" else labels
     return with_every_class(draw_share(strata, share, seed), held, seed)
-
-
-def _scene(sample: Sample, recipe: Recipe) -> str:
-    """The sample's scene, where the recipe tells scenes apart."""
-    split = recipe.dataset.split
-    return scene_name(sample.id, split.pattern) if isinstance(split, SceneSplit) else ""
 
 
 def draw_share(strata: Sequence[Hashable], share: float, seed: int) -> list[int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from eosfm_cli.data.archives import packed
+from eosfm_cli.data.blank import without_blank
 from eosfm_cli.data.folder import FolderSource, read_folder
 from eosfm_cli.data.mini import make_mini
 from eosfm_cli.data.pairing import contents, used_files
@@ -45,18 +47,24 @@ def open_source(
         DataError: The dataset is missing, half there, or not as the recipe says.
     """
     root = resolve_root(recipe, data_root)
+    make_embedded(recipe, root, progress)
+    if not root.is_dir():
+        raise _missing(recipe, root)
+    source = read_folder(recipe, root, progress)
+    return replace(source, samples=without_blank(source.samples, recipe, root, progress))
+
+
+def make_embedded(recipe: Recipe, root: Path, progress: Progress) -> None:
+    """Make the embedded dataset, where the recipe is of that and it is not there."""
     if recipe.dataset.loader == "mini" and not root.exists():
         progress.say(f"Making the embedded dataset in {root}.")
         make_mini(root)
-    if not root.is_dir():
-        raise _missing(recipe, root)
-    return read_folder(recipe, root, progress)
 
 
 def _missing(recipe: Recipe, root: Path) -> DataError:
     dataset = recipe.dataset
     facts = {
-        "expected": ", ".join(" or ".join(spec.paths) for spec in used_files(recipe).values()),
+        "expected": ", ".join(_expected(recipe)),
         "found": _found_instead(root),
         "not unpacked": few(packed(root.parent, [f"{root.name}/"], others=False)),
         "get it": dataset.download,
@@ -67,8 +75,16 @@ def _missing(recipe: Recipe, root: Path) -> DataError:
     lines = [f"  {name}: {fact}" for name, fact in facts.items() if fact]
     return DataError(
         "\n".join([f"The data of {recipe.title!r} is not at {root}.", *lines]),
-        hint=f"Put it there, or name the folder that holds {root.name!r} with --data-root.",
+        hint=f"Put it there, or name the folder that holds {root.name!r} with --data-root. "
+        "`eosfm data check` says what is expected, `eosfm data download` gets what may be fetched.",
     )
+
+
+def _expected(recipe: Recipe) -> list[str]:
+    """The recipe's paths that are used; those with {band} stand there once, for all bands."""
+    dataset, sources = recipe.dataset, used_files(recipe).values()
+    paths = [dataset.images[s.image].paths if s.image else s.paths for s in sources]
+    return list(dict.fromkeys(" or ".join(each) for each in paths))
 
 
 def _found_instead(root: Path) -> str:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
 
-from eosfm_cli import tiling
+from eosfm_cli.data.band_reader import BandReader
 from eosfm_cli.data.folder import Sample
-from eosfm_cli.data.tiles import NO_VALUE, BandReader, ValueReader
+from eosfm_cli.data.label_reader import NO_VALUE, LabelReader
+from eosfm_cli.data.windows import windows
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.recipe import BandStatistics, Recipe
+from eosfm_cli.tiling import Tile
 
-_WINDOW_PX = 1024
 _FOR_A_START = 200
 """Windows that tell the mean of a target well enough to start from."""
 MOST_WINDOWS = 2000
@@ -28,7 +28,7 @@ _CONSTANT = 1e-6
 
 
 @dataclass
-class _Moments:
+class Moments:
     """Count, mean and sum of squared deviations per band, merged block by block (Chan et al.)."""
 
     count: np.ndarray
@@ -36,7 +36,7 @@ class _Moments:
     squares: np.ndarray
 
     @classmethod
-    def of(cls, values: np.ndarray, valid: np.ndarray) -> _Moments:
+    def of(cls, values: np.ndarray, valid: np.ndarray) -> Moments:
         """Moments of one block `(c, h, w)`, in float64."""
         exact = np.where(valid, values, 0).astype(np.float64)
         count = valid.sum(axis=(1, 2)).astype(np.float64)
@@ -44,11 +44,11 @@ class _Moments:
         deviations = np.where(valid, exact - mean[:, None, None], 0)
         return cls(count, mean, (deviations**2).sum(axis=(1, 2)))
 
-    def __add__(self, other: _Moments) -> _Moments:
+    def __add__(self, other: Moments) -> Moments:
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
         apart = other.mean - self.mean
-        return _Moments(
+        return Moments(
             count,
             self.mean + apart * share,
             self.squares + other.squares + apart**2 * self.count * share,
@@ -62,45 +62,54 @@ def compute_statistics(
     *,
     most_windows: int = MOST_WINDOWS,
 ) -> dict[str, BandStatistics]:
-    """Statistics of the recipe's bands, over all dates, nodata and NaN left out.
+    """Statistics of the recipe's bands, over both dates of change detection.
 
-    Reads every pixel once, by windows; of more than `most_windows` a seeded choice, spread over
-    all samples. The standard deviation is that of the population.
+    They are those of the values that the loader yields: nodata and NaN left out, one image made of
+    a series, coarser files on the finest grid. Every pixel is read once, by windows; of more than
+    `most_windows` a seeded choice, spread over all samples. The standard deviation is that of the
+    population.
 
     Raises:
         DataError: A band has no valid pixel, or a file is damaged.
     """
-    windows = _windows(samples, most_windows, progress)
+    chosen = chosen_windows(samples, most_windows, progress)
     readers = [BandReader(recipe, date) for date in recipe.dates]
     zeros = np.zeros(len(recipe.bands))
-    total = _Moments(zeros, zeros, zeros)
-    with progress.step("Computing statistics", len(windows)) as step:
-        for sample, tile in windows:
+    total = Moments(zeros, zeros, zeros)
+    with progress.step("Computing statistics", len(chosen)) as step:
+        for sample, tile in chosen:
             for reader in readers:
-                total += _Moments.of(*reader.read(sample, tile))
+                total += Moments.of(*reader.read(sample, tile))
             step.advance()
     return _named(recipe.bands, total, progress)
 
 
-def target_mean(samples: Sequence[Sample], recipe: Recipe) -> float:
+def target_mean(
+    samples: Sequence[Sample], recipe: Recipe, areas: Collection[int] | None = None
+) -> float:
     """About the mean of a regression's target; 0 where no pixel has a value.
+
+    Args:
+        samples: Of the training split.
+        recipe: Says what the masks' values mean.
+        areas: The training split's areas; all labels count if not given.
 
     Raises:
         DataError: A file is damaged.
     """
-    reader, total, count = ValueReader(recipe), 0.0, 0
-    for sample, tile in _windows(samples, _FOR_A_START, Silent()):
-        values = reader.read(sample.mask, tile)
+    reader, total, count = LabelReader(recipe, areas), 0.0, 0
+    for sample, tile in chosen_windows(samples, _FOR_A_START, Silent()):
+        values = reader.read(sample, tile)
         known = values[values != NO_VALUE]
         total, count = total + float(known.sum(dtype=np.float64)), count + known.size
     return total / count if count else 0.0
 
 
-def _windows(
+def chosen_windows(
     samples: Sequence[Sample], most: int, progress: Progress
-) -> list[tuple[Sample, tiling.Tile]]:
+) -> list[tuple[Sample, Tile]]:
     """The windows to read: all, or one drawn from each of `most` equal stretches of them."""
-    ends = list(accumulate(len(_grid(sample.height, sample.width)) for sample in samples))
+    ends = list(accumulate(len(windows(sample.height, sample.width)) for sample in samples))
     count = ends[-1]
     numbers: Iterable[int] = range(count)
     if count > most:
@@ -110,24 +119,12 @@ def _windows(
     chosen = []
     for number in numbers:
         sample = samples[place := bisect_right(ends, number)]
-        tiles = _grid(sample.height, sample.width)
+        tiles = windows(sample.height, sample.width)
         chosen.append((sample, tiles[number - ends[place] + len(tiles)]))
     return chosen
 
 
-@lru_cache(maxsize=256)
-def _grid(height: int, width: int) -> tuple[tiling.Tile, ...]:
-    """Windows that cover an image, each pixel once."""
-    return tuple(_without_overlap(tile) for tile in tiling.grid(height, width, _WINDOW_PX))
-
-
-def _without_overlap(tile: tiling.Tile) -> tiling.Tile:
-    """Cut off what the flush last tile of a row or column shares with the one before."""
-    row, col = (-(-start // _WINDOW_PX) * _WINDOW_PX for start in (tile.row, tile.col))
-    return tiling.Tile(row, col, tile.height - (row - tile.row), tile.width - (col - tile.col))
-
-
-def _named(bands: Sequence[str], total: _Moments, progress: Progress) -> dict[str, BandStatistics]:
+def _named(bands: Sequence[str], total: Moments, progress: Progress) -> dict[str, BandStatistics]:
     found = {}
     for band, count, mean, squares in zip(
         bands, total.count, total.mean, total.squares, strict=True

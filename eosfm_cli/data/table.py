@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import ast
-import csv
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eosfm_cli.bands import nearest_word
+from eosfm_cli.data.archives import absent_advice
 from eosfm_cli.data.labels import named_classes
+from eosfm_cli.data.problems import Problem, Report
 from eosfm_cli.data.splits import Key, SplitName, few
+from eosfm_cli.data.table_files import Bounds, Columns, read_bounds, read_columns
 from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import ColumnSplit, LabelsSpec, Recipe
 
-Columns = Mapping[str, Sequence[Any]]
-"""Name of a column -> its cells."""
-
-_DELIMITERS = ",;\t|"
-"""What may stand between the columns: what the heading has most of."""
 _YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no", ""}
 
 
@@ -30,22 +28,37 @@ _YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no", ""}
 class Table:
     """What a table says of each sample, by the id as the table writes it."""
 
-    path: Path
+    place: str
+    """The file it is in, or those."""
+    rows: tuple[str, ...] = ()
     splits: Mapping[str, SplitName] = field(default_factory=dict)
     """Of rows that belong to one; empty where no column says so."""
     labels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Class indices; empty where the task takes its labels from elsewhere."""
-    rows: tuple[str, ...] = ()
+    field_names: tuple[str, ...] = ()
+    """The columns that may stand in paths and scenes."""
+    fields: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What stands there in each row."""
+    bounds: Mapping[str, Bounds] = field(default_factory=dict)
+    """Where each row lies, if rows are parts of images."""
+    crs: str | None = None
+    """The coordinates of that; those of the images if not given."""
     by_split: bool = False
     """Whether it says which split a sample is in; rows that are in none need no files."""
 
-    def row_of(self, keys: Iterable[Key]) -> dict[Key, str]:
-        """Which row each sample has, by its id; rows may also give file names or paths."""
+    @cached_property
+    def row_by_text(self) -> Mapping[str, str]:
+        """What may call a row -> the row, which may be an id, a file name or a path."""
         known: dict[str, str] = {}
         for row in self.rows:
             path = PurePosixPath(row)
             for text in (row, path.name, path.stem):
                 known.setdefault(text, row)
+        return known
+
+    def row_of(self, keys: Iterable[Key]) -> dict[Key, str]:
+        """Which row each sample has, by its id; rows may also give file names or paths."""
+        known = self.row_by_text
         return {key: known[key.id] for key in keys if key.id in known}
 
 
@@ -59,86 +72,75 @@ def read_table(recipe: Recipe, root: Path) -> Table | None:
     spec = recipe.dataset.labels
     if spec is None:
         return None
-    path, split = root / spec.path, recipe.dataset.split
-    frame = _read(path, _columns(recipe, spec))
+    there = [path for path in spec.paths if (root / path).is_file()] or list(spec.paths[:1])
+    paths = [root / path for path in there]
+    place = " and ".join(map(str, paths))
+    frame = _read(paths, _columns(recipe, spec), root)
     rows = [_text(cell) for cell in frame[spec.id]]
-    _refuse_doubles(rows, path)
-    splits: dict[str, SplitName] = {}
-    if isinstance(split, ColumnSplit):
-        names: dict[str, SplitName] = {split.train: "train", split.val: "val", split.test: "test"}
-        cells = zip(rows, map(_text, frame[split.column]), strict=True)
-        splits = {row: names[cell] for row, cell in cells if cell in names}
-    labels = _labels(recipe, spec, frame, rows, path) if recipe.task == "multilabel" else {}
-    return Table(path, splits, labels, tuple(rows), isinstance(split, ColumnSplit))
+    bounds, crs = read_bounds(paths) if spec.windows else ([], None)
+    if spec.windows:
+        rows = _numbered(rows)
+    _refuse_doubles(rows, place)
+    split = recipe.dataset.split
+    by_split = isinstance(split, ColumnSplit)
+    return Table(
+        place,
+        tuple(rows),
+        _splits(split, frame, rows) if by_split else {},
+        _labels(recipe, spec, frame, rows, place) if recipe.labels_are_in_a_table else {},
+        spec.fields,
+        _fields(spec, frame, rows),
+        dict(zip(rows, bounds, strict=False)),
+        crs,
+        by_split,
+    )
+
+
+def _read(paths: Sequence[Path], columns: Sequence[str], root: Path) -> Columns:
+    try:
+        return read_columns(paths, columns)
+    except DataError as error:
+        if advice := absent_advice(paths[0], root):
+            raise DataError(error.message, hint=advice) from None
+        raise
 
 
 def _columns(recipe: Recipe, spec: LabelsSpec) -> list[str]:
     """The columns to read, each once."""
-    columns = [spec.id]
+    columns = [spec.id, *spec.fields]
     if isinstance(recipe.dataset.split, ColumnSplit):
         columns.append(recipe.dataset.split.column)
-    if recipe.task == "multilabel":
+    if recipe.labels_are_in_a_table:
         columns += [spec.column] if spec.column is not None else named_classes(recipe)
     return list(dict.fromkeys(columns))
 
 
-# --------------------------------------------------------------------------- files
+def _numbered(images: Sequence[str]) -> list[str]:
+    """Rows that are parts of images, each called as its image with its number there."""
+    seen: Counter[str] = Counter()
+    rows = []
+    for image in images:
+        seen[image] += 1
+        rows.append(f"{image}#{seen[image]}")
+    return rows
 
 
-def _read(path: Path, columns: Sequence[str]) -> Columns:
-    read = _read_parquet if path.suffix.lower() in {".parquet", ".pq"} else _read_csv
-    try:
-        return read(path, columns)
-    except ImportError:
-        raise DataError(
-            f"Reading {path} takes pyarrow, which is not installed.",
-            hint="Install it (pip install pyarrow), or turn the table into a CSV file.",
-        ) from None
-    except (OSError, ValueError, csv.Error) as error:  # pyarrow's errors are one of these
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0].rstrip(".")
-        raise DataError(
-            f"Cannot read the table {path}: {reason}.",
-            hint="dataset.labels.path names a CSV or Parquet file relative to the dataset's root.",
-        ) from None
+def _splits(split: ColumnSplit, frame: Columns, rows: Sequence[str]) -> dict[str, SplitName]:
+    """Row -> split, of those that are in one."""
+    names = {value: name for name, values in split.values.items() for value in values}
+    cells = zip(rows, map(_text, frame[split.column]), strict=True)
+    return {row: names[cell] for row, cell in cells if cell in names}
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> Columns:
-    from pyarrow import parquet  # seconds, and most recipes have no table
-
-    _refuse_missing(path, columns, parquet.read_schema(path).names)
-    return parquet.read_table(path, columns=list(columns)).to_pydict()
-
-
-def _read_csv(path: Path, columns: Sequence[str]) -> Columns:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        heading = file.readline()
-        file.seek(0)
-        rows = csv.reader(file, delimiter=max(_DELIMITERS, key=heading.count), strict=True)
-        there = [name.strip() for name in next(rows, [])]
-        _refuse_missing(path, columns, there)
-        places = [there.index(column) for column in columns]
-        found: list[list[str]] = [[] for _ in columns]
-        for row in filter(any, rows):
-            if len(row) != len(there):
-                cells = f"line {rows.line_num} has {len(row)} cells, the heading {len(there)}"
-                raise ValueError(cells)
-            for cells, place in zip(found, places, strict=True):
-                cells.append(row[place])
-    return dict(zip(columns, found, strict=True))
-
-
-def _refuse_missing(path: Path, columns: Sequence[str], there: Sequence[str]) -> None:
-    missing = [column for column in columns if column not in there]
-    if not missing:
-        return
-    near = nearest_word(missing[0], there)
-    raise DataError(
-        f"{path} has no column {', '.join(map(repr, missing))}."
-        + (f" Did you mean {near!r}?" if near else "")
-        + f"\n  columns: {few(there, 12)}",
-        hint="dataset.labels and dataset.split name the table's columns; where each class has a "
-        "column of its own, it is called as the class or one of its 'values'.",
-    )
+def _fields(spec: LabelsSpec, frame: Columns, rows: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Row -> what stands in its columns that are fields."""
+    cells = zip(*([_text(cell) for cell in frame[name]] for name in spec.fields), strict=True)
+    if not spec.fields:
+        return {}
+    return {
+        row: dict(zip(spec.fields, values, strict=True))
+        for row, values in zip(rows, cells, strict=True)
+    }
 
 
 # --------------------------------------------------------------------------- cells
@@ -148,29 +150,31 @@ def _text(cell: Any) -> str:  # noqa: ANN401 - a table's cell
     """A cell as text, without the blanks around it; nothing where there is none."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
+    if isinstance(cell, float) and cell.is_integer():
+        return str(int(cell))  # whole numbers beside empty cells
     return str(cell).strip()
 
 
-def _refuse_doubles(rows: Sequence[str], path: Path) -> None:
+def _refuse_doubles(rows: Sequence[str], place: str) -> None:
     double = sorted(row for row, count in Counter(rows).items() if count > 1)
     if double:
         raise DataError(
-            f"{len(double)} samples have more than one row in {path}: {few(double)}.",
+            f"{len(double)} samples have more than one row in {place}: {few(double)}.",
             hint="Keep one row of each; dataset.labels.id names the column that tells them apart.",
         )
 
 
 def _labels(
-    recipe: Recipe, spec: LabelsSpec, frame: Columns, rows: Sequence[str], path: Path
+    recipe: Recipe, spec: LabelsSpec, frame: Columns, rows: Sequence[str], place: str
 ) -> dict[str, tuple[int, ...]]:
     """Row -> indices of its classes."""
     classes = named_classes(recipe)
     if spec.column is None:
-        return _flagged(frame, classes, rows, path)
+        return _flagged(frame, classes, rows, place)
     named = [_names(cell, spec.separator) for cell in frame[spec.column]]
     unknown = Counter(name for names in named for name in names if name not in classes)
     if unknown:
-        raise _unlisted(unknown, classes, path, spec.column)
+        raise _unlisted(unknown, classes, place, spec.column)
     return {
         row: tuple(sorted({classes[name] for name in names}))
         for row, names in zip(rows, named, strict=True)
@@ -200,7 +204,7 @@ def _written_list(text: str) -> list[str] | None:
 
 
 def _unlisted(
-    unknown: Mapping[str, int], classes: Mapping[str, int], path: Path, column: str
+    unknown: Mapping[str, int], classes: Mapping[str, int], place: str, column: str
 ) -> DataError:
     lines = []
     for name, count in sorted(unknown.items(), key=lambda item: -item[1])[:8]:
@@ -210,7 +214,7 @@ def _unlisted(
     more = [f"  and {len(unknown) - 8} more"] if len(unknown) > 8 else []
     return DataError(
         "\n".join(
-            [f"{path} has labels in {column!r} that no class of the recipe lists:", *lines, *more]
+            [f"{place} has labels in {column!r} that no class of the recipe lists:", *lines, *more]
         ),
         hint="Add them to the recipe's classes (as a name, or under a class's 'values'). If names "
         "stand together, set dataset.labels.separator to what is between them.",
@@ -218,7 +222,7 @@ def _unlisted(
 
 
 def _flagged(
-    frame: Columns, classes: Mapping[str, int], rows: Sequence[str], path: Path
+    frame: Columns, classes: Mapping[str, int], rows: Sequence[str], place: str
 ) -> dict[str, tuple[int, ...]]:
     """Row -> classes, from one column of zeros and ones for each name."""
     found: dict[str, set[int]] = {row: set() for row in rows}
@@ -229,7 +233,7 @@ def _flagged(
                 found[row].add(index)
             elif text not in _NO:
                 raise DataError(
-                    f"{path} has {_text(cell)!r} in the column {column!r}, row {row}; columns of "
+                    f"{place} has {_text(cell)!r} in the column {column!r}, row {row}; columns of "
                     "classes hold 0 or 1.",
                     hint="Where one column holds the names, say so: dataset.labels.column",
                 )
@@ -239,17 +243,17 @@ def _flagged(
 # --------------------------------------------------------------------------- rows and samples
 
 
-def check_rows(table: Table, keys: Sequence[Key], used: Sequence[Key], *, partial: bool) -> None:
-    """Check that samples and rows have each other; what lacks the other is listed.
+def check_rows(
+    table: Table, keys: Sequence[Key], used: Sequence[Key], report: Report, *, partial: bool
+) -> None:
+    """Check that samples and rows have each other; what lacks the other is reported.
 
     Args:
         table: What was read.
         keys: All samples on disk.
         used: Those that need a row.
+        report: Told of samples without a row and of rows without a sample.
         partial: Whether rows may lack their files.
-
-    Raises:
-        DataError: A sample has no row, or a row no sample.
     """
     rows = table.row_of(keys)
     bare = sorted(key.id for key in used if key not in rows)
@@ -261,9 +265,13 @@ def check_rows(table: Table, keys: Sequence[Key], used: Sequence[Key], *, partia
     if spare:
         problems.append(f"  {len(spare)} rows have no files on disk: {few(spare)}")
     if problems:
-        raise DataError(
-            "\n".join([f"The files and the rows of {table.path} do not match:", *problems]),
-            hint="Complete the download or the table; dataset.labels.id names the column that has "
-            "the samples' ids, file names or paths. To go on without the files of some rows, "
-            "divide by column or list and set dataset.split.absent=skip",
-        )
+        text = "\n".join([f"The files and the rows of {table.place} do not match:", *problems])
+        report(Problem("table", text, (*bare, *spare), _COMPLETE))
+
+
+_COMPLETE = (
+    "Complete the download or the table; dataset.labels.id names the column that has the samples' "
+    "ids, file names or paths. To go on without samples that have no row, set "
+    "dataset.labels.unlisted=skip; without the files of some rows, divide by column or list and "
+    "set dataset.split.absent=skip"
+)

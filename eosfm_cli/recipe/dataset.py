@@ -249,6 +249,8 @@ class FolderSplit(_WithShare):
     val: TextOrShare = "val"
     """A folder, or a share of the training folder's scenes."""
     test: str = "test"
+    absent: Literal["error", "skip"] = "error"
+    """What to do about samples whose files are not all on disk."""
 
 
 class ColumnSplit(_WithShare):
@@ -309,6 +311,8 @@ class SceneSplit(Spec):
     """A share of the scenes, or their names."""
     test: Fraction | tuple[str, ...] = 0.15
     seed: int = 0
+    absent: Literal["error", "skip"] = "error"
+    """What to do about samples whose files are not all on disk."""
 
     @model_validator(mode="after")
     def _pattern_has_a_group(self) -> SceneSplit:
@@ -344,6 +348,8 @@ class FractionSplit(Spec):
     val: Fraction = 0.15
     test: Fraction = 0.15
     seed: int = 0
+    absent: Literal["error", "skip"] = "error"
+    """What to do about samples whose files are not all on disk."""
 
     @model_validator(mode="after")
     def _trains_on_something(self) -> FractionSplit:
@@ -402,6 +408,9 @@ class LabelsSpec(Spec):
     """What stands between names in `column`; lists of names need none."""
     fields: tuple[str, ...] = ()
     """Columns that may stand in paths and in `dataset.split.scene` as `{column}`."""
+    windows: bool = False
+    """Whether each row is a part of its image, where the row's feature (GeoJSON) lies; an image may
+    have several rows. `id` is then the column that names the image."""
     unlisted: Literal["error", "skip"] = "error"
     """What to do about samples that have no row."""
 
@@ -454,7 +463,9 @@ class DatasetSpec(Spec):
     fields: dict[str, str] = Field(default_factory=dict)
     """Field of the paths -> a regular expression of what it may stand for; any text within one
     name, as short as can be, if not given."""
-    shape: Annotated[tuple[int, int], Field(min_length=2, max_length=2)] | None = None
+    shape: (
+        Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=2, max_length=2)] | None
+    ) = None
     """Rows and columns of every sample, where all are alike: files are then opened when they are
     read, and not all of them at the start."""
     images: dict[str, ImageSpec] = Field(min_length=1)
@@ -465,6 +476,9 @@ class DatasetSpec(Spec):
     labels: LabelsSpec | None = None
     boxes: FileSpec | None = None
     """Objects of each sample as Pascal VOC writes them (XML); it is of the classes of those."""
+    others: tuple[Template, ...] = ()
+    """Paths of files that lie among the samples' and belong to the dataset, but are not read: no
+    one is warned of them."""
     blank: BlankSpec | None = None
     """Which samples are left out because they show nothing; none if not given."""
     split: Split
@@ -487,10 +501,3 @@ class DatasetSpec(Spec):
             if groups:
                 raise ValueError(f"{name}: write groups as (?:…), not (…)")
         return fields
-
-    @field_validator("shape")
-    @classmethod
-    def _has_pixels(cls, shape: tuple[int, int] | None) -> tuple[int, int] | None:
-        if shape is not None and min(shape) < 1:
-            raise ValueError("rows and columns are at least 1")
-        return shape

@@ -119,9 +119,9 @@ def load_recipe(name: str, overrides: Mapping[str, Any] | None = None) -> Recipe
 
 
 def _build(source: Source, variant: str | None, overrides: Mapping[str, Any]) -> Recipe:
-    data, variants = dict(source.data), source.variants
-    data.pop("variants", None)
-    data.pop("aliases", None)
+    data, variants, _ = dict(source.data), source.variants, source.aliases
+    for key in ("variants", "aliases"):
+        data.pop(key, None)
     default = data.pop("default_variant", None)
     chosen = variant or (None if default is None else str(default))
     if chosen is not None and chosen not in variants:
@@ -146,7 +146,12 @@ def _build(source: Source, variant: str | None, overrides: Mapping[str, Any]) ->
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid over it: mappings merge, anything else replaces."""
+    """`base` with `over` laid over it: mappings merge, anything else replaces.
+
+    So does another `by`, whose keys are others.
+    """
+    if "by" in over and over["by"] != base.get("by"):
+        return dict(over)
     both = dict(base)
     for key, value in over.items():
         if isinstance(value, dict) and isinstance(both.get(key), dict):
@@ -167,6 +172,8 @@ def _set(data: dict[str, Any], key: str, value: Any) -> None:  # noqa: ANN401 - 
             )
         data[part] = dict(child)
         data = data[part]
+    if last == "by" and data.get(last) != value:
+        data.clear()  # the keys that go with it are others
     data[last] = value
 
 

@@ -63,9 +63,13 @@ def _worth_telling(problems: Sequence[Any]) -> list[Any]:
         if not (problem["type"] == "missing" and problem["loc"] in meant)
         and not (
             problem["type"] == "too_short"
-            and any(len(loc) > 1 and loc[:1] == problem["loc"] for loc in broken)
+            and any(loc != problem["loc"] and _below(loc, problem["loc"]) for loc in broken)
         )
     ]
+
+
+def _below(loc: Sequence[str | int], place: Sequence[str | int]) -> bool:
+    return tuple(loc[: len(place)]) == tuple(place)
 
 
 def _located(problem: Mapping[str, Any]) -> tuple[tuple[str | int, ...], str]:
@@ -154,6 +158,7 @@ _WORDS_FOR = {
     "less_than": "should be less than {lt:g}",
     "less_than_equal": "should be at most {le:.10g}",
     "multiple_of": "should be a multiple of {multiple_of}",
+    "too_long": "should have at most {max_length}, has {actual_length}",
     "too_short": "should have at least {min_length}, has {actual_length}",
 }
 """Pydantic's kinds of problems in a user's words."""

@@ -83,6 +83,8 @@ class TileSpec(Spec):
     """Step between tiles in pixels; the size if not given."""
     train: Literal["random", "grid"] = "grid"
     """How training tiles are taken; validation and test are always a grid."""
+    unlabelled: Literal["keep", "skip"] = "keep"
+    """Whether tiles of the grid without any label are left out: where labels are few, most are."""
 
     @model_validator(mode="after")
     def _covers_everything(self) -> TileSpec:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eosfm_cli.data.tiles import NO_VALUE
+from eosfm_cli.data.label_reader import NO_VALUE
 from eosfm_cli.recipe import Recipe
 
 Floats = NDArray[np.float64]

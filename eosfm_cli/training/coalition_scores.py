@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from eosfm_cli.coalitions import Coalition
 from eosfm_cli.data.datamodule import TileDataModule
@@ -19,6 +18,7 @@ from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe
 from eosfm_cli.training.bootstrap import Floats, build_tally, draw_weights
+from eosfm_cli.training.decoding import Decoder, dates_as_batch
 from eosfm_cli.training.model import inner_encoder
 from eosfm_cli.training.task import answers, truths
 from eosfm_cli.training.trainer import memory_errors
@@ -74,7 +74,7 @@ def score_coalitions(
     everybody = frozenset(encoder.names)
     numbers = _numbered_samples(data)
     tally = build_tally(recipe, draw_weights(len(numbers), replicates, seed))
-    decode, watch = _Decoder(model), _Stopwatch(device)
+    decode, watch = Decoder(model), _Stopwatch(device)
     batches = data.test_dataloader()
     title = f"score {recipe.name}"
     with progress.step(title, len(batches)) as step, memory_errors(), watch.at(encoder):
@@ -82,7 +82,7 @@ def score_coalitions(
             x, true = batch["image"].to(device), truths(recipe.task, batch).to(device)
             samples = [numbers[name] for name in batch["filename"]]
             with watch.lap(_ENCODING):
-                features = encoder.encode(_dates_as_batch(x))
+                features = encoder.encode(dates_as_batch(x))
             for coalition in coalitions:
                 with watch.lap(_DECODING if coalition == everybody else _OTHERS):
                     output = decode(x, encoder.combine(features, without=everybody - coalition))
@@ -101,56 +101,13 @@ def score_coalitions(
 def _numbered_samples(data: TileDataModule) -> dict[str, int]:
     """A number for each image of the test split."""
     data.setup("test")
-    names = dict.fromkeys(str(sample.images[0]) for sample in data.source.samples["test"])
+    names = dict.fromkeys(str(sample.place) for sample in data.source.samples["test"])
     if not names:
         raise DataError(
             f"The test split of {data.recipe.name} is empty: there is nothing to measure on.",
             hint="Give the recipe a test split.",
         )
     return {name: number for number, name in enumerate(names)}
-
-
-def _dates_as_batch(x: Tensor) -> Tensor:
-    """Two dates `(b, c, t, h, w)` one after the other, `(b·t, c, h, w)`; one date as it is."""
-    return x if x.ndim == 4 else x.transpose(1, 2).flatten(0, 1)
-
-
-# ------------------------------------------------------------------------------ decoding
-
-
-class _Replay(nn.Module):
-    """Hands a ready pyramid to the decoder, in the encoder's place."""
-
-    pyramid: list[Tensor]
-
-    def forward(self, x: Tensor, **_: object) -> list[Tensor]:
-        return self.pyramid
-
-
-class _Decoder:
-    """The model's decoder and head, fed with pyramids instead of images."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.replay = _Replay()
-        self.model = _with_inner(model, self.replay)
-
-    def __call__(self, x: Tensor, pyramid: list[Tensor]) -> Tensor:
-        """Logits; `x` gives the size that they have."""
-        self.replay.pyramid = pyramid
-        return self.model(x).output
-
-
-def _with_inner(model: nn.Module, encoder: nn.Module) -> nn.Module:
-    """The model with another encoder of a single date; all else is shared."""
-    if inner_encoder(model) is not model.encoder:
-        encoder = _with(model.encoder, encoder)
-    return _with(model, encoder)
-
-
-def _with(module: nn.Module, encoder: nn.Module) -> nn.Module:
-    changed = copy.copy(module)
-    changed._modules = {**module._modules, "encoder": encoder}
-    return changed
 
 
 # ------------------------------------------------------------------------------ timing

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import multilabel_average_precision
 
 from eosfm_cli.bands import Plan
 from eosfm_cli.data.datamodule import TileDataModule
-from eosfm_cli.data.tiles import NO_VALUE
+from eosfm_cli.data.label_reader import NO_VALUE
 from eosfm_cli.ensemble.encoder import EnsembleEncoder
 from eosfm_cli.ensemble.specialist import Specialist, parameter_count
 from eosfm_cli.manifest import EncoderInfo

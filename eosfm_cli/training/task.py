@@ -22,7 +22,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
-from eosfm_cli.data.tiles import NO_VALUE
+from eosfm_cli.data.label_reader import NO_VALUE
 from eosfm_cli.ensemble.selection import GATE_LR, OpenGates
 from eosfm_cli.recipe import CLASS_MAP_TASKS, MAP_TASKS, Recipe, SpecialistSpec, Task, TrainingSpec
 from eosfm_cli.training.model import TwoDates, inner_encoder, outputs, pooling_arguments
@@ -93,7 +93,28 @@ class _MoreMetrics:
             collection.add_metrics(self.more_metrics())
 
 
-class _Segmentation(_Lean, _Sparse, SemanticSegmentationTask):
+class _SomeLabelled:
+    """Leave out batches in which no pixel has a label: the mean loss over none is NaN."""
+
+    def configure_losses(self) -> None:
+        super().configure_losses()
+        self.criterion = _OverLabels(self.criterion, self.hparams["ignore_index"])
+
+
+class _OverLabels(nn.Module):
+    """A loss that is 0, and teaches nothing, where there is no label at all."""
+
+    def __init__(self, loss: nn.Module, ignore_index: int) -> None:
+        super().__init__()
+        self.loss, self.ignore_index = loss, ignore_index
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        if (target == self.ignore_index).all():
+            return 0 * output.sum()
+        return self.loss(output, target)
+
+
+class _Segmentation(_Lean, _Sparse, _SomeLabelled, SemanticSegmentationTask):
     score = METRICS["segmentation"]
 
 
@@ -112,7 +133,7 @@ class _Multilabel(_Lean, _Sparse, _MoreMetrics, MultiLabelClassificationTask):
         }
 
 
-class _Change(_Lean, _Sparse, _MoreMetrics, SemanticSegmentationTask):
+class _Change(_Lean, _Sparse, _MoreMetrics, _SomeLabelled, SemanticSegmentationTask):
     score = METRICS["change"]
 
     def configure_models(self) -> None:

@@ -22,7 +22,8 @@ from eosfm_cli.data.survey.samples import Trouble
 from eosfm_cli.data.survey.survey import survey
 from eosfm_cli.errors import OutputError, UsageError
 from eosfm_cli.progress import Progress, Silent
-from eosfm_cli.recipe import Name, Recipe, load_recipe
+from eosfm_cli.recipe import Recipe, load_recipe
+from eosfm_cli.recipe.values import Name
 from eosfm_cli.run_dir import check_makeable, write_text
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eosfm_cli.data.pairing import MASKS, pair_files
+from eosfm_cli.data.problems import refusing
 from eosfm_cli.data.splits import Key
 from eosfm_cli.data.survey.choice import Choice, plain_templates
 from eosfm_cli.data.survey.rasters import Rasters, spread
@@ -91,13 +92,13 @@ def _rows(choice: Choice, root: Path) -> dict[Key, Files]:
         streams[MASKS] = choice.masks
     own = {name: {place.file.path for place in s.places} for name, s in streams.items()}
     try:
-        found = pair_files(provisional_recipe(choice, root), root, Silent())
+        found = pair_files(provisional_recipe(choice, root), root, refusing(Silent())).rows
     except DataError as error:
         raise DataError(
             error.message, hint="Name the folder of one dataset, or rename files that look alike."
         ) from None
     relative = {
-        key: {name: path.relative_to(root).as_posix() for name, path in files.items()}
+        key: {name: f.path.relative_to(root).as_posix() for name, (f,) in files.items()}
         for key, files in found.items()
     }
     return {

@@ -18,9 +18,10 @@ from eosfm_cli.data.sources import open_source
 from eosfm_cli.errors import DataError, RecipeError
 from eosfm_cli.progress import Silent
 from eosfm_cli.recipe import Recipe, load_recipe
-from tests.layouts import (
+from tests.datasets.sen12ms import (
     IGBP_TO_CLASS,
     SEASONS,
+    SETTINGS,
     sen12ms_labels,
     sen12ms_number,
     sen12ms_pixels,
@@ -51,6 +52,7 @@ def recipe(name: str = "sen12ms", **overrides: Any) -> Recipe:
         {
             "statistics": {band: {"mean": 0, "std": 1} for band in BANDS},
             "tile.size": 32,
+            **SETTINGS,
             "training.workers": 0,
             "training.augment": False,
             **{key.replace("__", "."): value for key, value in overrides.items()},
@@ -171,7 +173,8 @@ def test_the_sample_layout_opens(sample_data: Callable[[str], Path]) -> None:
         "test": ["ROIs2017_winter_1_p1"],
     }
     chosen = {f"dataset.split.{key}": value for key, value in split.items()}
-    data = module(recipe(**chosen, **{"dataset.split.scene": None}), root)
+    rest = {"dataset.split.scene": None, "dataset.shape": [64, 64]}
+    data = module(recipe(**chosen, **rest), root)
     assert data.sample_counts == {"train": 2, "val": 1, "test": 1}
     item = data.dataset("test")[0]
     assert item["image"].shape == (15, 32, 32)
@@ -270,6 +273,6 @@ def test_it_trains_from_the_command_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     options = ["--data-root", str(whole.parent), "--epochs", "1"]
-    settings = ["--set=tile.size=32", "--set=training.workers=0"]
+    settings = ["--set=tile.size=32", "--set=training.workers=0", "--set=dataset.shape=[32, 32]"]
     assert main(["train-specialist", "sen12ms-s1", *options, *settings]) == 0
     assert list(tmp_path.glob("experiments/train/sen12ms-s1/*/summary.json"))

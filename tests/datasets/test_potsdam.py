@@ -18,7 +18,7 @@ from eosfm_cli.data.sources import open_source
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Silent
 from eosfm_cli.recipe import Recipe, load_recipe
-from tests.layouts import (
+from tests.datasets.potsdam import (
     POTSDAM,
     POTSDAM_TEST,
     POTSDAM_TRAIN,

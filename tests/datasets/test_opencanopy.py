@@ -1,0 +1,122 @@
+"""The Open-Canopy recipe over its own layout: squares of whole scenes."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from eosfm_cli.data.label_reader import NO_VALUE
+from eosfm_cli.recipe import Recipe
+from tests.datasets import opencanopy as canopy
+from tests.datasets.opening import ids, items, opened, plain_recipe
+
+SPLITS = ("train", "val", "test")
+
+
+def recipe(name: str = "opencanopy", **overrides: object) -> Recipe:
+    return plain_recipe(name, **{"tile__size": 64, "tile__train": "grid", **overrides})
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All scenes; not to be changed."""
+    root = tmp_path_factory.mktemp("whole") / "opencanopy"
+    canopy.write(root)
+    return root
+
+
+def squares(split: str) -> dict[tuple[int, int, int], canopy.Square]:
+    """Scene, first row and first column of a split's squares."""
+    return {
+        (square.scene, square.pixels[0].start, square.pixels[1].start): square
+        for square in canopy.SQUARES
+        if square.split == split
+    }
+
+
+def corner(image: torch.Tensor) -> tuple[int, int, int]:
+    """What the upper left pixel says of the scene, the row and the column."""
+    scene, row, col = (int(value) for value in image[:3, 0, 0])
+    return scene, row, col
+
+
+def test_the_official_split_goes_by_square_and_leaves_the_buffer_out(whole: Path) -> None:
+    data = opened(recipe(), whole)
+    assert {split: len(found) for split, found in ids(data).items()} == {
+        "train": 9,
+        "val": 3,
+        "test": 3,
+    }
+    for split in SPLITS:
+        found = [corner(item["image"]) for item in items(data, split).values()]
+        assert sorted(found) == sorted(squares(split))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_each_square_has_its_own_pixels_and_heights_in_metres(split: str, whole: Path) -> None:
+    size = canopy.SQUARE_PX
+    for item in items(opened(recipe(), whole), split).values():
+        square = squares(split)[corner(item["image"])]
+        rows, cols = square.pixels
+        image = canopy.pixels(square.scene)[:, rows, cols]
+        assert np.array_equal(item["image"][:, :size, :size].numpy(), image)
+        heights = canopy.decimetres(square.scene)[rows, cols] / 10
+        assert np.allclose(item["mask"][:size, :size].numpy(), heights, atol=1e-5)
+        assert (item["mask"][size:] == NO_VALUE).all()
+
+
+def test_squares_of_no_whole_number_of_pixels_fit_in_one_batch(whole: Path) -> None:
+    data = opened(recipe(training__batch_size=9), whole)
+    found = items(data, "train").values()
+    assert torch.stack([item["image"] for item in found]).shape == (9, 4, 64, 64)
+    sizes = {(s.height, s.width) for split in SPLITS for s in data.source.samples[split]}
+    assert sizes == {(canopy.SQUARE_PX,) * 2}
+
+
+def test_random_crops_stay_inside_their_square(whole: Path) -> None:
+    dataset = opened(recipe(tile__size=32, tile__train="random"), whole).dataset("train")
+    known = {
+        (scene, row + down, col + right)
+        for scene, row, col in squares("train")
+        for down in (0, 1)
+        for right in (0, 1)
+    }
+    found = {corner(dataset[(epoch, i)]["image"]) for epoch in range(3) for i in range(9)}
+    assert found <= known
+
+
+def test_the_folder_is_where_the_recipe_says(whole: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(whole, tmp_path / "elsewhere"))
+    assert len(ids(opened(recipe(dataset__root="elsewhere"), root))["test"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "order"), [("opencanopy-rgb", [0, 1, 2]), ("opencanopy-irrg", [3, 0, 1])]
+)
+def test_variants_choose_bands_by_name(name: str, order: list[int], whole: Path) -> None:
+    every = items(opened(recipe(), whole), "test")
+    for key, item in items(opened(recipe(name), whole), "test").items():
+        assert torch.equal(item["image"], every[key]["image"][order])
+
+
+def test_heights_that_are_not_known_are_no_labels(whole: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(whole, tmp_path / "opencanopy"))
+    square = next(square for square in canopy.SQUARES if square.split == "test")
+    year, scene = canopy.SCENES[square.scene]
+    path = root / "canopy_height" / year / "lidar" / f"compressed_lidar_{scene}.tif"
+    rows, cols = square.pixels
+    with rasterio.open(path, "r+") as raster:
+        heights = raster.read(1)
+        heights[rows.start, cols.start + 3] = 65535
+        raster.nodata = 65535
+        raster.write(heights, 1)
+    found = items(opened(recipe(), root), "test").values()
+    masks = {corner(item["image"]): item["mask"] for item in found}
+    mask = masks[(square.scene, rows.start, cols.start)]
+    assert mask[0, 3] == NO_VALUE
+    assert (mask[: canopy.SQUARE_PX, : canopy.SQUARE_PX] == NO_VALUE).sum() == 1
