@@ -182,6 +182,24 @@ def test_an_expression_tells_folders_apart(root: Path) -> None:
 NAME = st.text("ab_", min_size=1, max_size=4)
 
 
+def test_files_that_belong_there_are_not_told(root: Path) -> None:
+    write(root, *(f"{name}/{kind}_{name}.tif" for name in "abc" for kind in ("pan", "cloud")))
+    images = {"pan": {"path": "{id}/pan_{id}.tif", "bands": ["pan"]}}
+    listener = Listener()
+    opened(recipe(images), root, listener)
+    assert "3 files stand among the samples" in listener.warnings.pop()
+    opened(recipe(images, others=["{id}/cloud_{id}.tif"]), root, listener)
+    assert not listener.warnings
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gzaa", "zip.001", "tar.zst", "part.7z"])
+def test_archives_that_were_not_unpacked(ending: str, root: Path) -> None:
+    (root / f"pan.{ending}").touch()
+    (root / "notes.txt").touch()
+    said = refused(recipe({"pan": {"path": "pan/{id}.tif", "bands": ["pan"]}}), root)
+    assert f"pan.{ending} is there, perhaps not unpacked: unpack into {root}" in said
+
+
 @given(pairs=st.lists(st.tuples(NAME, NAME), min_size=1, max_size=6))
 def test_found_files_are_those_whose_names_read_the_same(
     pairs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory
@@ -240,6 +258,8 @@ def test_a_sample_has_all_its_dates_in_order(dates: Path) -> None:
 def test_chosen_dates_have_to_be_there(dates: Path) -> None:
     chosen = recipe({"pan": DATED}, series={"dates": ["1103", "0606"]})
     assert "a lacks dates/1103/a.tif" in refused(chosen, dates)
+    never = recipe({"pan": DATED}, series={"dates": ["0404", "0505"]})
+    assert "a lacks dates/0404/a.tif, dates/0505/a.tif" in refused(never, dates)
     some = recipe({"pan": DATED}, series={"dates": ["1103", "0606"], "absent": "skip"})
     source = opened(some, dates)
     assert names(source) == [["dates/0606/a.tif"]]

@@ -191,6 +191,7 @@ _WRONG = {
     ),
     "sums": (_with("files: [{url: [a, b], md5: c}]"), 10, "md5 has 1 values for 2 parts"),
     "out of the root": (_with("files: [{url: a, to: ../b}]"), 10, "stays inside"),
+    "areas of images": (BASE.replace("    s2:", "    areas:"), 5, "'areas' cannot name images"),
     "aliases": (f"aliases: ben\n{BASE}", 1, "aliases are a list"),
 }
 

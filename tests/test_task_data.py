@@ -25,7 +25,7 @@ from eosfm_cli.progress import Silent
 from eosfm_cli.recipe import Recipe, SpecialistSpec
 from eosfm_cli.training.model import TwoDates, start_from
 from eosfm_cli.training.task import answers, build_specialist_task, truths
-from eosfm_cli.workflows.predict import predict
+from eosfm_cli.workflows.predict import PredictSpec, predict
 from tests.rasters import folder_recipe, write_tif
 
 CLASSES = [{"name": "water"}, {"name": "wood", "values": ["trees", "wood"]}, {"name": "town"}]
@@ -383,9 +383,8 @@ def test_values_blend_without_seams_and_stay_in_their_range(tmp_path: Path) -> N
     raw = np.add.outer(np.linspace(-3, 3, 150), np.linspace(0, 3, 200)).astype(np.float32)
     raw[:5, :7] = -9999
     write_tif(tmp_path / "a.tif", raw, nodata=-9999)
-    result = predict(
-        tmp_path / "a.tif", fitted=value_model(min=0, max=4), root=tmp_path, bands="red"
-    )
+    spec = PredictSpec((tmp_path / "a.tif",), root=tmp_path, bands="red", window=64)
+    result = predict(spec, fitted=value_model(min=0, max=4))[0].result
     with rasterio.open(result.output) as found:
         values, valid = found.read(1), found.read_masks(1) > 0
     assert result.windows > 1
@@ -397,7 +396,8 @@ def test_values_blend_without_seams_and_stay_in_their_range(tmp_path: Path) -> N
 
 def test_a_scene_without_values_has_no_summary(tmp_path: Path) -> None:
     write_tif(tmp_path / "a.tif", np.zeros((40, 40), np.float32), nodata=0)
-    result = predict(tmp_path / "a.tif", fitted=value_model(), root=tmp_path, bands="red")
+    spec = PredictSpec((tmp_path / "a.tif",), root=tmp_path, bands="red")
+    result = predict(spec, fitted=value_model())[0].result
     assert (result.values, result.nodata_share) == (None, 1)
     assert result.quicklook.read_bytes().startswith(b"\x89PNG")
 

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from eosfm_cli.data.archives import unpack_advice
 from eosfm_cli.data.division import Division, report_empty
+from eosfm_cli.data.kinds import Files, Source, used_files
 from eosfm_cli.data.lists import Absent
-from eosfm_cli.data.pairing import Files, Source, used_files
 from eosfm_cli.data.problems import Problem, Report
 from eosfm_cli.data.splits import SPLIT_NAMES, Key, few
 from eosfm_cli.data.templates import read_fields
@@ -138,12 +138,23 @@ def _lacking_of(
 
     def lacking(files: Files, key: Key) -> list[tuple[str, ...]]:
         missing = [source for source in sources if source.name not in files]
-        paths = [_filled(source, key.fields) for source in missing]
+        paths = [
+            _filled(source, fields)
+            for source in missing
+            for fields in _with_dates(source, key.fields, series.dates if needs_dates else ())
+        ]
         if dated:
             paths += _lacking_dates(files, key, dated, series.dates)
         return paths
 
     return lacking
+
+
+def _with_dates(
+    source: Source, fields: Mapping[str, str], dates: Sequence[str]
+) -> list[Mapping[str, str]]:
+    """The fields of the files that a sample should have: with each date, where these are told."""
+    return [{**fields, "date": date} for date in dates if source.is_dated] or [fields]
 
 
 def _lacking_dates(

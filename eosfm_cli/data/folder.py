@@ -17,8 +17,9 @@ from eosfm_cli.data.completeness import absent_listener, all_keys, complete, goe
 from eosfm_cli.data.completion import Completion
 from eosfm_cli.data.division import Division, divide, named_scenes
 from eosfm_cli.data.header_checks import HeaderCheck, Headers, Shape, rasters_of, readable
+from eosfm_cli.data.kinds import AREAS, BOXES, MASKS, Files, used_files
 from eosfm_cli.data.labels import named_classes
-from eosfm_cli.data.pairing import AREAS, BOXES, MASKS, Files, Paired, pair_files, used_files
+from eosfm_cli.data.pairing import Paired, pair_files
 from eosfm_cli.data.problems import Collected, Kind, Problem, Refused, Report, problem_of, refusing
 from eosfm_cli.data.row_windows import window_in, windows_of
 from eosfm_cli.data.sample import Areas, FolderSource, Label, Packing, Sample

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eosfm_cli.data.fitness import check_areas, check_image, check_mask, check_size, finest
 from eosfm_cli.data.headers import read_headers
-from eosfm_cli.data.pairing import AREAS, BOXES, Files
+from eosfm_cli.data.kinds import AREAS, BOXES, Files
 from eosfm_cli.data.problems import Collected, Problem, Report, problem_of
 from eosfm_cli.data.reader import Header
 from eosfm_cli.data.splits import few

@@ -14,7 +14,7 @@ from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform_bounds
 from rasterio.windows import WindowError, from_bounds
 
-from eosfm_cli.data.pairing import Files
+from eosfm_cli.data.kinds import Files
 from eosfm_cli.data.reader import plain_images_allowed
 from eosfm_cli.data.splits import Key
 from eosfm_cli.data.table import Table

@@ -9,8 +9,9 @@ from pathlib import Path
 from eosfm_cli.data.archives import packed
 from eosfm_cli.data.blank import without_blank
 from eosfm_cli.data.folder import FolderSource, read_folder
+from eosfm_cli.data.kinds import used_files
 from eosfm_cli.data.mini import make_mini
-from eosfm_cli.data.pairing import contents, used_files
+from eosfm_cli.data.pairing import contents
 from eosfm_cli.data.splits import few
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress, Silent

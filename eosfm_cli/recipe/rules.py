@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def contradictions(recipe: Recipe) -> Iterator[str]:
     """Sentences on what cannot be, each beginning with the key that it is about."""
-    if "masks" in recipe.dataset.images:
-        yield "dataset.images: 'masks' cannot name images; take another word, as in 'aerial'"
+    for name in ("masks", "boxes", "areas"):
+        if name in recipe.dataset.images:
+            yield f"dataset.images: {name!r} cannot name images; take another word, as in 'aerial'"
     yield from _misdated(recipe)
     on_disk = recipe.bands_on_disk
     twice = sorted({band for band in on_disk if on_disk.count(band) > 1})

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from eosfm_cli.bands import nearest_word
-from eosfm_cli.data.pairing import MASKS
+from eosfm_cli.data.kinds import MASKS
 from eosfm_cli.data.splits import few
 from eosfm_cli.data.survey.alignment import LEFT, RIGHT, Pair, align, align_to
 from eosfm_cli.data.survey.guess_bands import BandGuess, guess_bands, look

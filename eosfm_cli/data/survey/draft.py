@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from eosfm_cli.data.pairing import MASKS
+from eosfm_cli.data.kinds import MASKS
 from eosfm_cli.data.survey.choice import ImageChoice
 from eosfm_cli.data.survey.guess_classes import ClassGuess
 from eosfm_cli.data.survey.report import left_out

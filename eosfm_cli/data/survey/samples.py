@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from eosfm_cli.data.pairing import MASKS, pair_files
+from eosfm_cli.data.kinds import MASKS
+from eosfm_cli.data.pairing import pair_files
 from eosfm_cli.data.problems import refusing
 from eosfm_cli.data.splits import Key
 from eosfm_cli.data.survey.choice import Choice, plain_templates

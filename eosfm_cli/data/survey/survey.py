@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from eosfm_cli.data.pairing import MASKS
+from eosfm_cli.data.kinds import MASKS
 from eosfm_cli.data.splits import SPLIT_NAMES, Key, few
 from eosfm_cli.data.survey.choice import (
     Choice,
