@@ -570,8 +570,8 @@ def match_bands(
         source = "found by the file's band descriptions"
     elif count == len(wanted):
         return tuple(range(count)), (
-            f"{where} does not name its {count} bands: taken in the model's order "
-            f"({', '.join(wanted)})"
+            f"{where} does not name its {'band' if count == 1 else f'{count} bands'}: taken in "
+            f"the model's order ({', '.join(wanted)})"
         )
     else:
         names = [None] * count
@@ -600,9 +600,22 @@ def _refuse_unclear(
         )
 
 
+_MOST_LISTED = 40
+_LONGEST_SHOWN = 40
+
+
 def _found(names: Sequence[str | None], described: Sequence[str | None]) -> list[str]:
+    """What a raster's bands are called, for a message; files may have thousands, or long ones."""
     descriptions = [*described, *[None] * (len(names) - len(described))]
-    return [
-        name or (text and f"{text} (?)") or f"band {i} (no name)"
+    listed = [
+        name or (text and f"{_shown(text)} (?)") or f"band {i} (no name)"
         for i, (name, text) in enumerate(zip(names, descriptions, strict=False), 1)
+        if i <= _MOST_LISTED
     ]
+    more = len(names) - len(listed)
+    return [*listed, f"and {more:,} more"] if more else listed
+
+
+def _shown(text: str) -> str:
+    printable = "".join(c if c.isprintable() else " " for c in text[: _LONGEST_SHOWN + 1])
+    return printable if len(text) <= _LONGEST_SHOWN else f"{printable[:_LONGEST_SHOWN]}…"

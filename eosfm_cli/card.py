@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from eosfm_cli.licences import hub_identifier, strictest
-from eosfm_cli.manifest import EnsembleManifest, ModelManifest, SpecialistInfo
+from eosfm_cli.manifest import EnsembleManifest, ModelManifest, PastWork, SpecialistInfo
 from eosfm_cli.results import MAIN_METRICS
 
 _PIPELINES = {"segmentation": "image-segmentation", "classification": "image-classification"}
@@ -125,9 +125,10 @@ def _emissions_entry(
 
 def _stages(
     manifest: EnsembleManifest | ModelManifest,
-) -> list[SpecialistInfo | ModelManifest]:
-    """What has cost: each specialist, and the fit."""
-    return [*manifest.specialists, *([manifest] if isinstance(manifest, ModelManifest) else [])]
+) -> list[SpecialistInfo | PastWork | ModelManifest]:
+    """What has cost: each specialist, also those that were left out, and the fit."""
+    own = [*manifest.past_work, manifest] if isinstance(manifest, ModelManifest) else []
+    return [*manifest.specialists, *own]
 
 
 def _model_index(manifest: EnsembleManifest | ModelManifest, file: str) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     DATA = 3
     MEMORY = 4
+    BUDGET = 5
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -81,6 +82,12 @@ class OutOfMemoryError(EosfmError):
     """The work does not fit into memory."""
 
     exit_code = ExitCode.MEMORY
+
+
+class BudgetReached(EosfmError):
+    """Work that stopped as it had used the energy it was given; it can be gone on with."""
+
+    exit_code = ExitCode.BUDGET
 
 
 class Interrupted(BaseException):

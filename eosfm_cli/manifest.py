@@ -64,6 +64,16 @@ class SpecialistInfo(_Value):
         return self.in_chans if self.bands is None else self.bands
 
 
+class PastWork(_Value):
+    """Work behind a file that is no longer in it: a specialist that was looked at and left out."""
+
+    command: str
+    name: str
+    seconds: float | None = None
+    energy_kwh: float | None = None
+    emissions_kg: float | None = None
+
+
 Gates = Literal["none", "search", "smooth", "weights"]
 """What stands before the fusion: nothing; gates that learn whom to keep; gates that stay, between
 0 and 1; or learned weights of any size."""
@@ -143,6 +153,8 @@ class ModelManifest(_Value):
     energy_kwh: float | None = None
     """Of fitting alone; the specialists carry their own."""
     emissions_kg: float | None = None
+    past_work: tuple[PastWork, ...] = ()
+    """What else its making took."""
     pruned_from: str | None = None
     """The model's file that this one was made from, without fitting it again."""
     left_out: tuple[str, ...] = ()

@@ -29,6 +29,10 @@ class Cost:
             self.emissions_kg + other.emissions_kg,
         )
 
+    def times(self, factor: float) -> Cost:
+        """So many times as much."""
+        return Cost(self.seconds * factor, self.energy_kwh * factor, self.emissions_kg * factor)
+
 
 @dataclass(frozen=True)
 class PhasePlan:
@@ -62,6 +66,20 @@ class WorkPlan:
     phases: tuple[PhasePlan, ...]
     specialists: tuple[str, ...] = ()
     """Those that would run; of a fit."""
+    watts: float = 0.0
+    """The mean power of the steps that were tried; 0 where it cannot be told."""
+    g_per_kwh: float = 0.0
+    """Of the electricity."""
+
+    @property
+    def energy_kwh(self) -> float:
+        """Of all phases, at that power."""
+        return self.watts * self.seconds / 3.6e6
+
+    @property
+    def emissions_kg(self) -> float:
+        """Of all phases."""
+        return self.energy_kwh * self.g_per_kwh / 1000
 
     @property
     def seconds(self) -> float:
@@ -91,6 +109,8 @@ class TrainResult:
     """What was measured on: `val` where there is no test split, `None` where there is neither."""
     specialists: tuple[str, ...] = ()
     """Those of the ensemble that was fitted, where a Lightning YAML trains no specialist."""
+    estimate: Cost | None = None
+    """What it was expected to take, once its first epoch was over."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +204,8 @@ class FitResult:
     """Share of the training labels that was used."""
     selected_by: SelectedBy | None = None
     """What gave the scores."""
+    estimate: Cost | None = None
+    """What it was expected to take, once its first epoch was over."""
 
 
 @dataclass(frozen=True)
@@ -377,7 +399,7 @@ class PruneResult:
 class PredictResult:
     """One mapped scene."""
 
-    input: Path
+    input: str
     output: Path
     quicklook: Path | None
     width: int
@@ -389,6 +411,56 @@ class PredictResult:
     cost: Cost
     values: ValueSummary | None = None
     """Of a map of values, which has no classes."""
+    products: dict[str, Path] = field(default_factory=dict)
+    """What was made beside the map: `probabilities`, `confidence`, `disagreement` -> its file."""
+    vector: Path | None = None
+    polygons: int | None = None
+
+
+SceneState = Literal["mapped", "planned", "there", "skipped", "failed"]
+
+
+@dataclass(frozen=True)
+class SceneOutcome:
+    """What became of one of the scenes that were to be mapped."""
+
+    input: str
+    state: SceneState
+    """`planned`: it would be mapped; `there`: the map was finished before; `skipped`: it does not
+    touch the area asked for."""
+    output: Path
+    seconds: float = 0.0
+    result: PredictResult | MapPlan | None = None
+    """Of a scene that was mapped or planned."""
+    error: Exception | None = None
+    """Of one that failed or was skipped."""
+
+
+@dataclass(frozen=True)
+class MapPlan:
+    """What mapping a scene would take: the result of `--dry-run`."""
+
+    input: str
+    outputs: tuple[Path, ...]
+    width: int
+    height: int
+    windows: int
+    window: tuple[int, int]
+    """Height and width of what the model sees at once."""
+    computed: int
+    """Windows that probably have data, and are computed."""
+    batch_size: int
+    seconds: float
+    """Of computing all windows, from those that were tried."""
+    energy_kwh: float
+    """At the power that those drew."""
+    emissions_kg: float
+    memory_bytes: int
+    """Peak of the GPU's memory, or without one of the process's; 0 if it cannot be told."""
+    disk_bytes: int
+    """At most, while the maps are made."""
+    free_bytes: int
+    """What the disk has left."""
 
 
 @dataclass(frozen=True)
@@ -406,7 +478,7 @@ class ValueSummary:
 class LabelledImage:
     """What a model says of one image as a whole."""
 
-    input: Path
+    input: str
     classes: tuple[str, ...]
     """The likeliest class, or of several labels all that are likelier than not."""
     probabilities: dict[str, float]
@@ -420,8 +492,12 @@ class LabelResult:
     """Images, and what a model says of each."""
 
     images: tuple[LabelledImage, ...]
-    csv: Path
+    table: Path
     cost: Cost
+    failed: dict[str, str] = field(default_factory=dict)
+    """Image -> why it could not be read."""
+    skipped: tuple[str, ...] = ()
+    """Images that do not touch the area asked for."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import pytest
 
 # Tensors are tiny here: more threads cost more than they bring, the more so on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A program for each of the many fits would take minutes; tests/test_program.py makes its own.
+os.environ.setdefault("EOSFM_PROGRAMS", "off")
 
 _SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -78,6 +78,12 @@ def test_a_whole_dataset(whole: Path, capsys: Capsys) -> None:
     assert f"next: eosfm train-specialist potsdam --data-root {whole}" in streams.err
 
 
+def test_the_next_command_is_about_the_same_data(whole: Path, capsys: Capsys) -> None:
+    assert main(["data", "check", "sen12ms", "--data-root", str(whole), *SMALL]) == 0
+    line = f"next: eosfm train-specialist sen12ms --data-root {whole} --set dataset.shape=null"
+    assert line in capsys.readouterr().err
+
+
 def test_values_and_labels_are_those_of_the_files(whole: Path, capsys: Capsys) -> None:
     found = checked(capsys, whole, "potsdam", "--all")
     assert found["values"]["samples"] == {"train": 20, "val": 4, "test": 14}
@@ -183,6 +189,14 @@ def test_an_empty_folder(tmp_path: Path, capsys: Capsys) -> None:
     assert "4_Ortho_RGBIR/top_potsdam_{id}_RGBIR.tif" in said
     assert "5_Labels_all/top_potsdam_{id}_label.tif" in said
     assert {path["found"] for path in found["paths"]} == {0}
+
+
+def test_a_link_to_itself_among_the_folders(folder: Path, capsys: Capsys) -> None:
+    (folder / "sen12ms").mkdir()
+    (folder / "sen12ms/loop").symlink_to("loop")
+    found = checked(capsys, folder, "sen12ms", code=3)
+    (problem,) = problems(found, "damaged")
+    assert "loop: Too many levels of symbolic links" in problem["text"]
 
 
 def test_archives_that_are_not_unpacked(folder: Path, capsys: Capsys) -> None:

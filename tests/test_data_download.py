@@ -246,6 +246,12 @@ def test_ftp_is_read_and_gone_on_with(recipe, download, root, capsys):
         assert "b.zip is not there" in capsys.readouterr().err
 
 
+def test_an_address_may_have_blanks_and_letters_beyond_ascii(server, recipe, download, root):
+    server.files = {"mes données.zip": zipped(IMAGES)}
+    assert download(recipe({"url": server.url("mes données.zip")})) == 0
+    assert tree(root) == IMAGES
+
+
 def test_addresses_that_have_moved_are_followed(server, recipe, download, root):
     server.files = {"new/place": zipped(IMAGES)}
     server.redirect = {"a.zip": "/new/place"}
@@ -499,7 +505,17 @@ def test_a_zip_with_a_link_is_refused(server, recipe, download, root, capsys):
     assert "is a link" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "data.zip", "s3://bucket/a.zip"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "data.zip",
+        "s3://bucket/a.zip",
+        "https://[abc/a.zip",
+        "ftp://example.org:abc/a.zip",
+        "ftp://example.org/a%0d%0aDELE%20b.zip",
+    ],
+)
 def test_other_addresses_are_refused(recipe, download, capsys, url):
     assert download(recipe({"url": url})) == 2
     assert "is nothing to download" in capsys.readouterr().err

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import subprocess
+import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -16,12 +18,12 @@ from hypothesis import strategies as st
 from eosfm_cli.carbon.ledger import (
     LEDGER_NAME,
     NOT_MEASURED,
-    TOO_SHORT,
     StageRecord,
     append_record,
-    append_row,
+    cost_of_run,
     read_ledger,
 )
+from eosfm_cli.carbon.meter import Amounts, _gpus_in_use, _Latest, _obtained
 from eosfm_cli.carbon.tracker import Meter, track
 from eosfm_cli.errors import DataError, ExitCode, Interrupted, OutputError
 
@@ -117,12 +119,103 @@ def test_runs_side_by_side_lose_no_line(tmp_path):
     assert len(ledger.records) == len(expected)
 
 
-def test_rows_of_other_columns_stay_in_the_csv(tmp_path):
-    path = tmp_path / "emissions.csv"
-    append_row(path, {"a": 1, "b": "x, y"})
-    append_row(path, {"b": 2, "c": 3})
-    rows = list(csv.DictReader(path.open(newline="")))
-    assert rows == [{"a": "1", "b": "x, y", "c": ""}, {"a": "", "b": "2", "c": "3"}]
+def part(number: int, **values: object) -> StageRecord:
+    """A line of one stage."""
+    return record(stage="one", part=number, state="running", **values)
+
+
+def test_the_lines_of_a_stage_are_one_stage(tmp_path):
+    append_record(tmp_path, part(0, seconds=3))  # nothing measured yet
+    append_record(tmp_path, record("between"))
+    append_record(tmp_path, part(1, seconds=5, covered_seconds=5, energy_kwh=0.25, cpu_kwh=0.2))
+    last = part(2, seconds=2, covered_seconds=2, energy_kwh=0.5, cpu_kwh=0.5, emissions_kg=0.1)
+    append_record(tmp_path, last.model_copy(update={"state": "completed"}))
+    stage, other = read_ledger(tmp_path).records
+    assert (stage.seconds, stage.covered_seconds) == (10, 7)
+    assert (stage.energy_kwh, stage.cpu_kwh, stage.emissions_kg) == (0.75, 0.7, 0.1)
+    assert stage.state == "completed"
+    assert other.name == "between"
+
+
+def test_a_killed_stage_keeps_its_part_and_a_resumed_one_adds(tmp_path):
+    run = tmp_path / "train" / "rgb" / "1"
+    killed = {"run": "train/rgb/1", "stage": "a", "state": "running"}
+    append_record(tmp_path, record(**killed, part=0, seconds=4, energy_kwh=0.5))
+    append_record(tmp_path, record(**killed, part=1, seconds=2, energy_kwh=0.25))
+    append_record(tmp_path, record(run="train/rgb/1", stage="b", seconds=8, energy_kwh=1.0))
+    append_record(tmp_path, record(run="train/rgb/2", stage="c", seconds=100, energy_kwh=9.0))
+    assert [r.state for r in read_ledger(tmp_path).records] == ["running", *["completed"] * 2]
+    cost = cost_of_run(tmp_path, run)
+    assert (cost.seconds, cost.energy_kwh) == (14, 1.75)
+    assert cost_of_run(tmp_path, tmp_path / "train" / "rgb" / "3") is None
+
+
+def test_copies_of_one_ledger_joined_count_once(tmp_path):
+    for number in range(3):
+        path = append_record(tmp_path, part(number, seconds=1))
+    path.write_bytes(path.read_bytes() * 2)
+    (stage,) = read_ledger(tmp_path).records
+    assert stage.seconds == 3
+
+
+@given(st.lists(st.floats(0, 1e3), min_size=1, max_size=8), st.randoms())
+def test_lines_add_up_in_whatever_order_they_stand(tmp_path_factory, energies, shuffle):
+    root = tmp_path_factory.mktemp("ledger")
+    lines = [part(n, energy_kwh=kwh, covered_seconds=1) for n, kwh in enumerate(energies)]
+    shuffle.shuffle(lines)
+    for line in lines:
+        append_record(root, line)
+    (stage,) = read_ledger(root).records
+    assert stage.energy_kwh == pytest.approx(sum(energies))
+    assert stage.part == len(energies) - 1
+
+
+def test_a_clock_set_back_changes_no_sum(tmp_path):
+    append_record(tmp_path, part(0, seconds=5, written="2026-01-02T00:00:00+00:00"))
+    append_record(tmp_path, part(1, seconds=5, written="2025-01-01T00:00:00+00:00"))
+    (stage,) = read_ledger(tmp_path).records
+    assert stage.seconds == 10
+
+
+def test_a_counter_set_back_takes_nothing_away():
+    before = Amounts(10, 10, 0.5, 0.5, 0.5, 0.1)
+    new = Amounts(12, 12, 0.25, 0.75, 0.5, 0.1).since(before)
+    assert (new.seconds, new.cpu_kwh, new.gpu_kwh, new.ram_kwh) == (2, 0, 0.25, 0)
+
+
+def test_processor_time_of_processes_beside_this_one_is_said_to_be_missing(monkeypatch):
+    class CPU:
+        _mode, _tdp = "cpu_load", 100
+
+    class Tracker:
+        _hardware = (CPU(),)
+
+    assert (
+        _obtained(Tracker()).cpu == "modelled from this process's load and 100 W of nominal power"
+    )
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert "other training processes are not in it" in _obtained(Tracker()).cpu
+
+
+def test_gpus_of_others_are_not_counted(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,6")
+    assert _gpus_in_use(2) == {"gpu_ids": "3,5"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert _gpus_in_use(1) == {"gpu_ids": []}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_figures_that_are_none_are_not_taken(value):
+    class Data:
+        cpu_energy, gpu_energy, ram_energy, emissions = 0.1, 0.2, 0.3, 0.4
+
+    class Bad(Data):
+        gpu_energy = value
+
+    latest, good = _Latest(), Data()
+    latest.out(good, good)
+    latest.out(Bad(), good)
+    assert latest.data is good
 
 
 # ------------------------------------------------------------------------------ tracking
@@ -154,6 +247,7 @@ def test_a_stage_is_measured_and_recorded(tmp_path, monkeypatch, capfd):
     assert "France" in found.intensity.source
     assert 0 < found.covered_seconds <= found.seconds
     assert NOT_MEASURED not in (found.obtained.cpu, found.obtained.ram)
+    assert found.obtained.ram.startswith(("constant", "measured"))
     assert meter.cost.energy_kwh == found.energy_kwh
 
     from codecarbon.output_methods.emissions_data import EmissionsData
@@ -164,6 +258,9 @@ def test_a_stage_is_measured_and_recorded(tmp_path, monkeypatch, capfd):
 
     assert capfd.readouterr() == ("", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["experiments"]
+    assert (tmp_path / "experiments" / "emissions.csv").read_text() == (
+        run / "emissions.csv"
+    ).read_text()
 
 
 @pytest.mark.parametrize(
@@ -197,12 +294,15 @@ def test_work_that_does_not_end_well_is_recorded_too(tmp_path, error, state):
     assert found.seconds > 0
 
 
-def test_a_stage_over_in_no_time_says_that_it_was_too_short(tmp_path):
+def test_a_stage_over_in_no_time_is_modelled_and_says_so(tmp_path):
     with track(tmp_path, command="predict", name="x"):
-        pass
+        sum(range(1_000_000))
     (found,) = read_ledger(tmp_path).records
-    assert not found.measured
-    assert found.problem == TOO_SHORT
+    assert found.covered_seconds == 0
+    assert found.measured
+    assert "as it was short" in found.obtained.cpu
+    assert 0 < found.energy_kwh == pytest.approx(found.cpu_kwh + found.ram_kwh)
+    assert found.energy_kwh < 500 / 1000 * found.seconds / 3600, "more than 500 W"
 
 
 def test_a_tracker_that_fails_does_not_fail_the_work(tmp_path, monkeypatch):
@@ -225,11 +325,49 @@ class Faulty:
 
 
 def test_costs_so_far_that_cannot_be_had_do_not_fail_the_work():
-    meter = Meter()
-    meter.stop()  # so that its own tracker does not come in between
-    meter._reading, meter._tracker = None, Faulty()
+    meter = Meter(idle=True)
+    meter._tracker = Faulty()
     assert meter.cost.seconds > 0
     assert meter.cost.energy_kwh == 0
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from eosfm_cli.carbon.tracker import track
+with track(Path(sys.argv[1]), command="predict", name="scene.tif") as meter:
+    while not meter.cost.energy_kwh:
+        time.sleep(0.1)
+    time.sleep(1.1)
+    meter.flush()
+    print("flushed", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_kill_minus_9_loses_nothing_that_was_flushed(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "flushed\n"
+        process.kill()
+    (found,) = read_ledger(tmp_path).records
+    assert found.state == "running"
+    assert found.seconds > 1
+    assert found.energy_kwh > 0
+
+
+def test_what_could_not_be_written_goes_with_the_next_line(tmp_path):
+    root = tmp_path / "experiments"
+    root.touch()  # a file where the folder should be
+    with track(root, command="predict", name="x") as meter:
+        time.sleep(1.1)
+        meter.flush()
+        root.unlink()
+    (found,) = read_ledger(root).records
+    assert found.seconds > 1.1
+    assert found.part == 0
 
 
 class Heard:

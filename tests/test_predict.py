@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import resource
 import struct
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +35,7 @@ from eosfm_cli.errors import (
 from eosfm_cli.manifest import EnsembleManifest, ModelManifest, to_metadata
 from eosfm_cli.progress import Silent
 from eosfm_cli.raster.scoring import Scorer
-from eosfm_cli.workflows.predict import predict
+from eosfm_cli.workflows.predict import PredictSpec, predict
 
 NAMES = ("water", "trees & <shrub>", "bare")
 PLACED = {"crs": "EPSG:32631", "transform": from_origin(5e5, 5e6, 10, 10)}
@@ -104,10 +106,14 @@ def write(path: Path, values, *, descriptions=(), **profile):
     return path
 
 
-def run(path, tmp_path, **options):
-    options.setdefault("fitted", model())
+def run(path, tmp_path, *, progress=None, **options):
+    fitted = options.pop("fitted") if "fitted" in options else model()
     options.setdefault("quicklook", False)
-    return predict(path, root=tmp_path / "experiments", **options)
+    if fitted is not None:
+        options.setdefault("window", fitted.manifest.tile_size)  # several even of small scenes
+    spec = PredictSpec((path,), root=tmp_path / "experiments", **options)
+    (outcome,) = predict(spec, progress=progress, fitted=fitted)
+    return outcome.result
 
 
 def read(path):
@@ -147,6 +153,45 @@ def test_windows_leave_no_seams(tmp_path):
     result = run(path, tmp_path, fitted=model(Blurred()))
     assert result.windows > 1
     assert (read(result.output) == whole).mean() > 0.999
+
+
+def test_windows_are_larger_than_small_tiles(tmp_path):
+    values = levels(600, 700)
+    result = run(write(tmp_path / "a.tif", values, **PLACED), tmp_path, window=None)
+    assert result.windows == 4
+    np.testing.assert_array_equal(read(result.output), values[0])
+
+
+@pytest.mark.parametrize("size", [(40, 50), (100, 150)])
+def test_models_that_take_their_tile_alone_get_it(tmp_path, size):
+    class Fixed(Steps):
+        def forward(self, x):
+            if x.shape[-2:] != (64, 64):
+                raise ValueError("64 pixels, please")
+            return super().forward(x)
+
+    values = levels(*size)
+    path = write(tmp_path / "a.tif", values, **PLACED)
+    result = run(path, tmp_path, window=None, fitted=model(Fixed()))
+    np.testing.assert_array_equal(read(result.output), values[0])
+    with pytest.raises(UsageError, match="windows of 64 pixels alone"):
+        run(path, tmp_path, window=32, fitted=model(Fixed()), overwrite=True)
+
+
+def test_a_scene_larger_than_the_disk_is_refused_at_once(tmp_path):
+    path = tmp_path / "a.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", count=1, height=10**6, width=10**6, dtype="float32",
+        tiled=True, blockxsize=4096, blockysize=4096, SPARSE_OK=True, BIGTIFF="YES", **PLACED,
+    ):  # fmt: skip
+        pass
+    with pytest.raises(RasterError, match="1,000,000 × 1,000,000 pixels"):
+        run(path, tmp_path)
+    assert names_in(tmp_path) == ["a.tif"]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
 
 
 @pytest.mark.parametrize(
@@ -502,7 +547,7 @@ def test_a_map_that_was_stopped_goes_on_where_it_was(tmp_path):
     path = write(tmp_path / "a.tif", levels(400, 300), **PLACED)
     expected = run(path, tmp_path, output=tmp_path / "whole.tif")
     with pytest.raises(KeyboardInterrupt):
-        run(path, tmp_path, fitted=stopping(12))
+        run(path, tmp_path, fitted=stopping(12), batch_size=8)
     assert not (tmp_path / "a_pred.tif").exists()
     with pytest.raises(UsageError, match="was begun before") as caught:
         run(path, tmp_path)
@@ -519,17 +564,34 @@ def test_a_map_that_was_stopped_goes_on_where_it_was(tmp_path):
 def test_a_map_of_another_scene_is_not_gone_on_with(tmp_path):
     path = write(tmp_path / "a.tif", levels(400, 300), **PLACED)
     with pytest.raises(KeyboardInterrupt):
-        run(path, tmp_path, fitted=stopping(12))
+        run(path, tmp_path, fitted=stopping(12), batch_size=8)
     write(path, levels(400, 300)[:, ::-1], **PLACED)
     anew = stopping(-1)
     result = run(path, tmp_path, fitted=anew, resume=True)
     assert anew.module.computed == result.windows
 
 
+def test_two_processes_do_not_make_one_map(tmp_path):
+    path = write(tmp_path / "a.tif", levels(40, 50), **PLACED)
+    folder = tmp_path / "a_pred.tif.part"
+    folder.mkdir()
+    holds = "import sys; from pathlib import Path; from eosfm_cli.run_dir import RunDir\n"
+    holds += "with RunDir(Path(sys.argv[1])).hold(): print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holds, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match="worked on by another process"):
+                run(path, tmp_path, overwrite=overwrite)
+        other.stdin.close()
+    assert read(run(path, tmp_path).output).shape == (40, 50)
+
+
 def test_overwrite_begins_anew(tmp_path):
     path = write(tmp_path / "a.tif", levels(400, 300), **PLACED)
     with pytest.raises(KeyboardInterrupt):
-        run(path, tmp_path, fitted=stopping(12))
+        run(path, tmp_path, fitted=stopping(12), batch_size=8)
     anew = stopping(-1)
     result = run(path, tmp_path, fitted=anew, overwrite=True)
     assert anew.module.computed == result.windows

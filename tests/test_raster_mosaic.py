@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from eosfm_cli.raster.carry import Carry
 from eosfm_cli.raster.mosaic import Mosaic, ScoredTile, carried
-from eosfm_cli.raster.windows import WindowPlan, blend_weights, pad, plan_windows
+from eosfm_cli.raster.windows import (
+    WindowPlan,
+    blend_weights,
+    pad,
+    plan_fitting_windows,
+    plan_windows,
+)
 
 plans = st.builds(
     WindowPlan,
@@ -146,6 +152,25 @@ def test_plans_count_their_windows_and_keep_to_steps_of_32(height, width, size):
     assert all(edge % 32 == 0 and edge <= size for edge in plan.padded)
     if size > 32:
         assert (plan.size - plan.overlap) % 32 == 0
+
+
+@given(plans, st.integers(1, 30))
+def test_windows_are_sampled_from_all_over_the_scene(plan, count):
+    tiles = plan.spread(count)
+    assert 1 <= len(tiles) <= count
+    everything = list(plan)
+    numbers = [everything.index(tile) for tile in tiles]
+    gaps = np.diff([-1, *numbers, len(plan)])
+    assert gaps.max() <= -(-len(plan) // count) + 1
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.sampled_from([256, 512, 768]))
+def test_fitting_windows_compute_no_more_than_those_of_the_size(height, width, size):
+    plan, usual = plan_fitting_windows(height, width, size), plan_windows(height, width, size)
+    assert len(plan) * np.prod(plan.padded) <= len(usual) * np.prod(usual.padded)
+    assert size * 3 // 4 <= plan.size <= size * 5 // 4
+    if size == 512 and height == width > 512:
+        assert len(plan) * np.prod(plan.padded) < 1.5 * height * width
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,3 +91,10 @@ def test_memory_does_not_grow_with_the_image(tmp_path: Path, options: dict[str, 
     seen, grown = map(int, said.stdout.split())
     assert seen == 7 * 40 * 40
     assert CACHE_BYTES / 2 < grown < CACHE_BYTES + 2**24
+
+
+def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"bad\xff.tif")
+    write_tif(tmp_path / "good.tif", np.zeros((4, 4), np.uint8)).rename(path)
+    with pytest.raises(DataError, match="its name is not UTF-8"):
+        RasterReader().header(path)

@@ -16,7 +16,9 @@ from eosfm_cli.data.blank import without_blank
 from eosfm_cli.data.datamodule import build_datamodule
 from eosfm_cli.data.folder import FolderSource, Sample
 from eosfm_cli.data.label_reader import LabelReader
+from eosfm_cli.data.labelled import keep_labelled
 from eosfm_cli.data.sources import open_source
+from eosfm_cli.data.tiles import TileDataset
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Silent
 from eosfm_cli.recipe import Recipe
@@ -308,6 +310,21 @@ def test_tiles_without_a_label_are_left_out(
     assert "1 of 6 tiles of val have labels; the rest is left out" in told.said
     assert (data.dataset("train")[0]["mask"] == 1).sum() == 1
     assert data.dataset("val").sample_numbers == [0]
+
+
+def test_which_tiles_have_labels_is_remembered_of_each_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in NAMES:
+        write_sample(tmp_path / "data", name)
+    recipe = folder_recipe(tile={"size": 32, "unlabelled": "skip"})
+    data = build_datamodule(recipe, tmp_path, spec=recipe.training, progress=Silent())
+    for name, samples in data.source.samples.items():
+        tiles = TileDataset(samples, recipe, split=name, spec=recipe.training)
+        keep_labelled(tiles, recipe, name, None, data.source.root, Silent(), keep_from=1)
+    kept = [json.loads(path.read_text()) for path in (tmp_path / "cache").rglob("*.json")]
+    assert sorted(Path(name.strip()).stem for found in kept for name in found) == [*NAMES]
 
 
 def test_no_tile_with_a_label(tmp_path: Path) -> None:

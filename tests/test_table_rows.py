@@ -340,3 +340,23 @@ def test_boxes_that_cannot_be_read(text: str, reason: str, objects: Path) -> Non
 def test_boxes_that_are_not_there(objects: Path) -> None:
     (objects / "boxes/b.xml").unlink()
     assert "b lacks boxes/b.xml" in refused(boxed(), objects)
+
+
+def test_a_name_that_two_paths_end_in_calls_neither_row(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    write(root, *(f"{place}.tif" for place in ("x/a", "y/b", "y/c", "y/d")))
+    rows = ["y/a.tif,wood", "x/a.tif,water", "y/b.tif,wood", "y/c.tif,wood", "y/d.tif,wood"]
+    (root / "table.csv").write_text("\n".join(["path,labels", *rows, ""]))
+    recipe = folder_recipe(
+        task="multilabel",
+        classes=CLASSES,
+        dataset={
+            "images": {"pan": {"path": "{place}/{id}.tif", "bands": ["pan"]}},
+            "masks": None,
+            "labels": {"path": "table.csv", "id": "path", "column": "labels"},
+            "split": {
+                "by": "list", "train": ["a", "b"], "val": ["c"], "test": ["d"], "absent": "skip"
+            },
+        },
+    )  # fmt: skip
+    assert "1 samples have no row: a" in refused(recipe, root)

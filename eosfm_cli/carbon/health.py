@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from eosfm_cli.carbon.tracker import COUNTRY_VARIABLE, intensity
+from eosfm_cli.carbon.country import COUNTRY_VARIABLE, intensity
 from eosfm_cli.results import Finding
 
 _COUNTERS = "/sys/class/powercap"

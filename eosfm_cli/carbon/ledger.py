@@ -1,16 +1,16 @@
-"""The project's ledger: one line of JSON for each stage that computed something.
+"""The project's ledger: what each stage that computed something took, line by line.
 
-Lines are only ever appended, each in one write, so that runs side by side lose nothing and a run
-that is killed leaves at most one line cut off. Such lines, and foreign ones, are left out by
-readers, who count them.
+A stage writes a line whenever it notes what it took since its last line: after every epoch, every
+few seconds, at its end. So a run that is killed keeps its part, and one that is gone on with adds
+a stage. Lines are only ever appended, each in one write, so that runs side by side lose nothing and
+a killed one leaves at most one line cut off. Such lines, and foreign ones, are left out by readers,
+who count them.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,15 +18,24 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from eosfm_cli.errors import DataError, unwritable
-from eosfm_cli.run_dir import write_csv
+from eosfm_cli.results import Cost
 
 LEDGER_NAME = "emissions.jsonl"
 
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-State = Literal["completed", "failed", "interrupted"]
+State = Literal["running", "completed", "failed", "interrupted"]
 
 NOT_MEASURED = "not measured"
-TOO_SHORT = "too short to measure"
+
+_AMOUNTS = (
+    "seconds",
+    "covered_seconds",
+    "energy_kwh",
+    "cpu_kwh",
+    "gpu_kwh",
+    "ram_kwh",
+    "emissions_kg",
+)
 
 
 class _Value(BaseModel):
@@ -51,7 +60,7 @@ class Hardware(_Value):
 
 
 class Obtained(_Value):
-    """How each part's energy was found: measured, modelled, or not at all."""
+    """How each part's energy was found: measured, modelled, constant, or not at all."""
 
     cpu: str = NOT_MEASURED
     gpu: str = NOT_MEASURED
@@ -59,25 +68,39 @@ class Obtained(_Value):
 
 
 class StageRecord(_Value):
-    """One line of the ledger: what one stage of one run took."""
+    """What a stage of a run took: all of it, or in a line of the ledger, since its last line."""
 
     version: Literal[1] = 1
+    stage: str | None = None
+    """The same in all lines of a stage; a line without is a stage of its own."""
+    part: int = 0
+    """Which of its stage's lines it is."""
     command: str
     name: str
     """The specialist, recipe or file that the command worked on."""
+    recipe: str | None = None
+    specialist: str | None = None
+    """The one that is trained."""
     run: str | None = None
     """The run folder, relative to the ledger where it is inside."""
     state: State
+    """`running` is also said of stages that were killed."""
     started: str
-    """UTC, ISO 8601."""
+    """When the stage did: UTC, ISO 8601."""
+    written: str | None = None
+    """When the line was: UTC, ISO 8601."""
+    node: str | None = None
+    """The machine's name."""
     seconds: Amount
     covered_seconds: Amount = 0.0
-    """How much of `seconds` was under measurement; energy is scaled up from it."""
+    """How much of `seconds` was under measurement; the rest is taken to have had its power."""
     energy_kwh: Amount = 0.0
     cpu_kwh: Amount = 0.0
     gpu_kwh: Amount = 0.0
     ram_kwh: Amount = 0.0
     emissions_kg: Amount = 0.0
+    area_km2: Amount | None = None
+    """What was mapped, of predictions."""
     intensity: Intensity | None = None
     hardware: Hardware = Hardware()
     obtained: Obtained = Obtained()
@@ -85,11 +108,18 @@ class StageRecord(_Value):
     """What measured, with its version."""
     problem: str | None = None
     """Why it was not measured."""
+    columns: dict[str, str | float | None] = {}
+    """What else codecarbon's table says, by its own names."""
 
     @property
     def measured(self) -> bool:
         """Whether there are figures of energy at all."""
-        return self.covered_seconds > 0
+        return self.covered_seconds > 0 or self.energy_kwh > 0
+
+    @property
+    def cost(self) -> Cost:
+        """Time, energy and emissions."""
+        return Cost(self.seconds, self.energy_kwh, self.emissions_kg)
 
 
 @dataclass(frozen=True)
@@ -98,8 +128,9 @@ class Ledger:
 
     path: Path
     records: tuple[StageRecord, ...]
+    """One for each stage, in the order in which they began to write."""
     skipped: int
-    """Lines that are no records: cut off, or of something else."""
+    """Lines that are no records: cut off, impossible, or of something else."""
 
 
 def append_record(root: Path, record: StageRecord) -> Path:
@@ -113,7 +144,7 @@ def append_record(root: Path, record: StageRecord) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            _append_line(descriptor, record.model_dump_json(exclude_none=True).encode())
+            _append_line(descriptor, record.model_dump_json(exclude_defaults=True).encode())
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -131,12 +162,12 @@ def _append_line(descriptor: int, line: bytes) -> None:
 
 
 def read_ledger(root: Path) -> Ledger:
-    """Read the project's ledger.
+    """Read the project's ledger, or the ledger file that is named.
 
     Raises:
         DataError: There is none, or it cannot be read.
     """
-    path = root / LEDGER_NAME
+    path = root if root.is_file() else root / LEDGER_NAME
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -147,8 +178,8 @@ def read_ledger(root: Path) -> Ledger:
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror or error}.") from None
     parsed = [_parse(line) for line in lines if line.strip()]
-    records = tuple(record for record in parsed if record is not None)
-    return Ledger(path, records, skipped=len(parsed) - len(records))
+    records = [record for record in parsed if record is not None]
+    return Ledger(path, joined(records), skipped=len(parsed) - len(records))
 
 
 def _parse(line: bytes) -> StageRecord | None:
@@ -158,15 +189,41 @@ def _parse(line: bytes) -> StageRecord | None:
         return None
 
 
-def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Add a row to a CSV file of few rows; columns that only one side has stay empty on the other.
+def joined(lines: Iterable[StageRecord]) -> tuple[StageRecord, ...]:
+    """Stages from their lines; a line that is there twice, say of joined copies, counts once."""
+    stages: dict[object, dict[int, StageRecord]] = {}
+    for number, line in enumerate(lines):
+        key: object = number if line.stage is None else line.stage
+        stages.setdefault(key, {})[line.part] = line
+    return tuple(_joined([parts[n] for n in sorted(parts)]) for parts in stages.values())
 
-    Raises:
-        OutputError: The file cannot be written.
+
+def _joined(parts: list[StageRecord]) -> StageRecord:
+    """One stage; what is no amount is as its last line has it that was measured."""
+    if len(parts) == 1:
+        return parts[0]
+    last = next((part for part in reversed(parts) if part.measured), parts[-1])
+    sums = {name: sum(getattr(part, name) for part in parts) for name in _AMOUNTS}
+    areas = [part.area_km2 for part in parts if part.area_km2 is not None]
+    ending = {"state": parts[-1].state, "written": parts[-1].written, "part": parts[-1].part}
+    area = {"area_km2": sum(areas)} if areas else {}
+    return last.model_copy(update={**sums, **ending, **area})
+
+
+def cost_of_run(root: Path, run: Path) -> Cost | None:
+    """What a run has taken by the ledger, its killed and resumed stages all together.
+
+    `None` where the ledger cannot be read or does not know the run.
     """
-    rows: list[Mapping[str, object]] = []
-    if path.is_file():
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
-    rows.append(row)
-    columns = list(dict.fromkeys(column for each in rows for column in each))
-    write_csv(path, columns, [[each.get(column) for column in columns] for each in rows])
+    try:
+        records = read_ledger(root).records
+    except DataError:
+        return None
+    own = [record.cost for record in records if record.run == shown_run(root, run)]
+    return sum(own, Cost()) if own else None
+
+
+def shown_run(root: Path, run: Path) -> str:
+    """A run's folder as the ledger names it."""
+    own, base = run.absolute(), root.absolute()
+    return own.relative_to(base).as_posix() if own.is_relative_to(base) else str(run)

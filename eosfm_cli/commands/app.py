@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from types import FrameType
 from typing import Annotated, Any, NamedTuple
@@ -41,7 +41,7 @@ COMMANDS: dict[str, Listed] = {
     "fit-ensemble": Listed("fit_ensemble", MAIN_JOB, "Fit the frozen ensemble to a recipe's task."),
     "ablate": Listed("ablate", MAIN_JOB, "Leave each specialist out and see what it is worth."),
     "prune": Listed("prune", MAIN_JOB, "Leave specialists out of a model or an ensemble for good."),
-    "predict": Listed("predict", MAIN_JOB, "Map a scene with a fitted model."),
+    "predict": Listed("predict", MAIN_JOB, "Map scenes with a fitted model."),
     "inspect": Listed("inspect", LOOK, "Look into an ensemble or a model without running it."),
     "rank": Listed("rank", LOOK, "Rank specialists for a dataset, before any training."),
     "compare": Listed("compare", LOOK, "Put fits side by side: ensembles, baselines, seeds."),
@@ -116,6 +116,14 @@ def eosfm(
             "--debug", metavar="", help="Show the traceback of an error; stands anywhere."
         ),
     ] = False,
+    country: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE",
+            help="Whose electricity is counted, as in FRA; stands anywhere.",
+            show_default="$EOSFM_COUNTRY, or the world's average",
+        ),
+    ] = None,
 ) -> None:
     """Train small Earth-observation specialists, gather them into one ensemble, and map with it.
 
@@ -131,15 +139,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = given[: given.index("--")] if "--" in given else given
     # `--debug` may stand anywhere, so it is taken out before any command sees the line
-    rest = [word for word in options if word != "--debug"] + given[len(options) :]
+    words = [word for word in options if word != "--debug"]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without "₂" is no reason to fail
     return guard(
-        lambda: app(rest, prog_name="eosfm", standalone_mode=False),
+        lambda: _run(words, given[len(options) :]),
         as_json="--json" in options,
         debug="--debug" in options or os.environ.get("EOSFM_DEBUG", "0") not in {"", "0"},
     )
+
+
+def _run(words: list[str], rest: list[str]) -> object:
+    """Run the command line, for the country that it names wherever it does."""
+    words, country = _without_country(words)
+    with nullcontext() if country is None else _counting_for(country):
+        return app([*words, *rest], prog_name="eosfm", standalone_mode=False)
+
+
+def _without_country(words: list[str]) -> tuple[list[str], str | None]:
+    """The words without `--country CODE` or `--country=CODE`, and the code."""
+    kept, country = [], None
+    left = iter(words)
+    for word in left:
+        if word == "--country":
+            country = next(left, "")
+        elif word.startswith("--country="):
+            country = word.partition("=")[2]
+        else:
+            kept.append(word)
+    return kept, country
+
+
+def _counting_for(country: str) -> AbstractContextManager[None]:
+    from eosfm_cli.workflows.country import counting_for
+
+    return counting_for(country)
 
 
 def guard(work: Callable[[], object], *, as_json: bool, debug: bool) -> int:

@@ -95,10 +95,10 @@ def check(
         from eosfm_cli.commands.data_report import show_all
 
         show_all(checks, loaded)
-    _conclude(checks, recipes, data_root)
+    _conclude(checks, recipes, _same_data(data_root, set_ or ()))
 
 
-def _conclude(checks: Sequence[DataCheck], names: Sequence[str], data_root: Path | None) -> None:
+def _conclude(checks: Sequence[DataCheck], names: Sequence[str], same_data: Sequence[str]) -> None:
     """Say the verdict and what to type next; end in 3 where something is wrong."""
     from eosfm_cli.commands.data_report import verdict
 
@@ -106,20 +106,25 @@ def _conclude(checks: Sequence[DataCheck], names: Sequence[str], data_root: Path
         ConsoleProgress().say(f"{check.recipe}: {verdict(check)}")
     bad = [(check, name) for check, name in zip(checks, names, strict=True) if not check.ok]
     if not bad:
-        next_command(_about("train-specialist", names, data_root))
+        next_command(_about("train-specialist", names, same_data))
         return
     for check, name in bad:
         if check.fetchable and any(path.missing for path in check.paths):
-            next_command(_about("data download", [name], data_root))
+            next_command(_about("data download", [name], same_data))
         elif len(checks) > 1:
-            next_command(_about("data check", [name], data_root))
+            next_command(_about("data check", [name], same_data))
     raise typer.Exit(ExitCode.DATA)
 
 
-def _about(command: str, names: Sequence[str], data_root: Path | None) -> str:
+def _about(command: str, names: Sequence[str], same_data: Sequence[str]) -> str:
     """A command to type, about the same data."""
+    return shlex.join(["eosfm", *command.split(), *names, *same_data])
+
+
+def _same_data(data_root: Path | None, set_: Sequence[str]) -> list[str]:
+    """The options that make another command look at the same data."""
     root = [] if data_root is None else ["--data-root", str(data_root)]
-    return shlex.join(["eosfm", *command.split(), *names, *root])
+    return [*root, *(word for pair in set_ for word in ("--set", pair))]
 
 
 @app.command(epilog=example("eosfm data download eurosat --data-root /data"))
@@ -176,8 +181,7 @@ def download(
     elif dry_run:
         show(plan)
     if result is not None or plan.complete:
-        there = "" if data_root is None else f" --data-root {shlex.quote(str(data_root))}"
-        next_command(f"eosfm data check {shlex.quote(name)}{there}")
+        next_command(_about("data check", [name], _same_data(data_root, set_ or ())))
 
 
 def _nothing(plan: DownloadPlan, *, dry_run: bool) -> str:

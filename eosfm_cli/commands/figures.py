@@ -23,21 +23,21 @@ def energy(kwh: float) -> str:
     """Energy in Wh below one kWh, else in kWh; nothing at all means that nobody measured."""
     if kwh == 0:
         return UNKNOWN
-    return f"{_three(kwh * 1000)} Wh" if kwh < 1 else f"{_three(kwh)} kWh"
+    return f"{three(kwh * 1000)} Wh" if kwh < 1 else f"{three(kwh)} kWh"
 
 
 def mass(kg: float) -> str:
     """Mass in g below one kg, else in kg; as with `energy`, nothing means unknown."""
     if kg == 0:
         return UNKNOWN
-    return f"{_three(kg * 1000)} g" if kg < 1 else f"{_three(kg)} kg"
+    return f"{three(kg * 1000)} g" if kg < 1 else f"{three(kg)} kg"
 
 
 def count(number: int) -> str:
     """A count of parameters: `3.71 M`, `12.4 k`, `512`."""
     if number >= 1_000_000:
-        return f"{_three(number / 1_000_000)} M"
-    return f"{_three(number / 1000)} k" if number >= 1000 else str(number)
+        return f"{three(number / 1_000_000)} M"
+    return f"{three(number / 1000)} k" if number >= 1000 else str(number)
 
 
 def size(number: int) -> str:
@@ -46,8 +46,8 @@ def size(number: int) -> str:
         return UNKNOWN
     for unit, power in (("GB", 9), ("MB", 6)):
         if number >= 10**power:
-            return f"{_three(number / 10**power)} {unit}"
-    return f"{_three(number / 1000)} kB"
+            return f"{three(number / 10**power)} {unit}"
+    return f"{three(number / 1000)} kB"
 
 
 def score(value: float) -> str:
@@ -73,7 +73,7 @@ def share(value: float) -> str:
     return f"{value * 100:.1f} %"
 
 
-def _three(value: float) -> str:
+def three(value: float) -> str:
     """Three significant digits, without an exponent."""
     if value == 0:
         return "0"

@@ -9,7 +9,7 @@ import typer
 from eosfm_cli.commands import figures, options
 from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
 from eosfm_cli.commands.options import CHOICES, TRAINING, example, new_app
-from eosfm_cli.commands.plan import show_plans
+from eosfm_cli.commands.plan import show_plans, tell_estimate
 
 if TYPE_CHECKING:
     from eosfm_cli.recipe import Task
@@ -187,6 +187,8 @@ def fit_ensemble(
     data_root: options.DataRoot = None,
     set_: options.Set = None,
     resume: options.Resume = None,
+    max_energy: options.MaxEnergy = None,
+    max_co2: options.MaxCo2 = None,
     dry_run: options.DryRun = False,
     output: options.ExperimentsOutput = None,
     json: options.Json = False,
@@ -225,6 +227,9 @@ def fit_ensemble(
         precision=precision,
         seed=seed,
     )
+    from eosfm_cli.budget import parse_budget
+
+    budget = parse_budget(max_energy, max_co2)
     run, (loaded,) = options.chosen(resume, "fit", [recipe] if recipe else None, overrides)
     root, progress = options.root(output, run), ConsoleProgress()
     options.load_plugins(plugin, progress)
@@ -249,11 +254,13 @@ def fit_ensemble(
         strict=strict,
         progress=progress,
         resume=run,
+        budget=budget,
     )
     if json:
         write_json(result)
     else:
         write_table(["fitted", result.recipe], _rows(result))
+    tell_estimate(result.recipe, result.estimate, result.cost)
     next_command(*(options.within(command, root) for command in what_next(loaded.task, result)))
 
 

@@ -13,6 +13,8 @@
     --experiments        the project's folder of runs
     --output, -o         where the result goes: one file, or for runs the experiments folder
     --resume             the folder of a run to go on with
+    --max-energy         where a run stops, by its energy
+    --max-co2            where a run stops, by its CO₂
     --dry-run            show the plan, keep nothing
     --card               also write a model card
     --overwrite          replace what is there
@@ -160,11 +162,28 @@ Resume = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+MaxEnergy = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AMOUNT",
+        help="Stop when a run has used this much energy, as in 0.5kWh, and keep its best epoch.",
+        rich_help_panel=TRAINING,
+    ),
+]
+MaxCo2 = Annotated[
+    str | None,
+    typer.Option(
+        "--max-co2",
+        metavar="AMOUNT",
+        help="Stop when a run has caused this much CO₂, as in 100g, and keep its best epoch.",
+        rich_help_panel=TRAINING,
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
         "--dry-run",
-        help="Show what would be done and how long it takes; keep nothing.",
+        help="Show what would be done, how long it takes and with what energy; keep nothing.",
         rich_help_panel=OUTPUT,
     ),
 ]

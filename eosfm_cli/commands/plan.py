@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from eosfm_cli.commands import figures
-from eosfm_cli.commands.console import write_json, write_table
+from eosfm_cli.commands.console import ConsoleProgress, write_json, write_table
 
 if TYPE_CHECKING:
-    from eosfm_cli.results import PhasePlan, WorkPlan
+    from eosfm_cli.results import Cost, PhasePlan, WorkPlan
 
 
 def show_plans(plans: Sequence[WorkPlan], *, as_json: bool) -> None:
@@ -22,8 +22,23 @@ def show_plans(plans: Sequence[WorkPlan], *, as_json: bool) -> None:
         write_table(["would run", plan.recipe], _rows(plan))
 
 
+def tell_estimate(name: str, estimate: Cost | None, cost: Cost) -> None:
+    """Say what a run was expected to take after its first epoch, beside what it took."""
+    if estimate is not None:
+        ConsoleProgress().say(
+            f"{name}: after the first epoch, {_short(estimate)} was expected; "
+            f"it took {_short(cost)}"
+        )
+
+
+def _short(cost: Cost) -> str:
+    energy = [figures.energy(cost.energy_kwh)] if cost.energy_kwh else []
+    return " and ".join([figures.duration(cost.seconds), *energy])
+
+
 def _entry(plan: WorkPlan) -> dict[str, object]:
-    return {**asdict(plan), "seconds": plan.seconds, "disk_bytes": plan.disk_bytes}
+    follows = ("seconds", "energy_kwh", "emissions_kg", "disk_bytes")
+    return {**asdict(plan), **{key: getattr(plan, key) for key in follows}}
 
 
 def _rows(plan: WorkPlan) -> list[list[str | None]]:
@@ -39,9 +54,15 @@ def _rows(plan: WorkPlan) -> list[list[str | None]]:
         *specialists,
         *phases,
         ["time in all", f"about {figures.duration(plan.seconds)}"],
+        ["energy in all", _about(figures.energy(plan.energy_kwh))],
+        ["CO₂eq in all", _about(figures.mass(plan.emissions_kg))],
         ["memory", figures.size(memory)],
         ["disk", figures.size(plan.disk_bytes)],
     ]
+
+
+def _about(figure: str) -> str:
+    return figure if figure == figures.UNKNOWN else f"about {figure}"
 
 
 def _phase(phase: PhasePlan) -> list[list[str | None]]:

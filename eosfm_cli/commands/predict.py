@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from eosfm_cli.commands import figures, options
-from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
+from eosfm_cli.commands import options
+from eosfm_cli.commands.console import ConsoleProgress, next_command
 from eosfm_cli.commands.options import DATA, OUTPUT, example, new_app
+from eosfm_cli.commands.predict_report import show_labels, show_outcomes
+from eosfm_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from eosfm_cli.results import LabelledImage, LabelResult, PredictResult, ValueSummary
+    from collections.abc import Mapping, Sequence
+
+    from eosfm_cli.progress import Progress
 
 app = new_app()
 
+BESIDE, COMPUTING = "Beside the map", "Computing"
+NODATA = 255
 
 Inputs = Annotated[
-    list[Path], typer.Argument(metavar="INPUT", help="Rasters of any size, as GDAL reads them.")
+    list[str],
+    typer.Argument(
+        metavar="INPUT",
+        help="Rasters of any size: files, folders, patterns in quotes, addresses (https://…, "
+        "s3://…), or lists of these in text files.",
+    ),
 ]
 Before = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="FILE",
-        help="The same place at an earlier date, on the same grid; for models of change.",
+        help="The same place at an earlier date; for models of change.",
         rich_help_panel=DATA,
     ),
 ]
@@ -43,19 +54,56 @@ BandsOption = Annotated[
     str | None,
     typer.Option(
         metavar="A,B",
-        help="The file's bands in file order, as in red,green,blue, or by the sensor's own names, "
-        "as in B04,B03,B02.",
+        help="The file's bands in file order, as in red,nir,vv, or by the sensor's own names, as "
+        "in B04,B08.",
         show_default="the file's band descriptions",
         rich_help_panel=DATA,
     ),
 ]
-Output = Annotated[
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FACTOR",
+        help="Multiply values first, as in 10000, or by band or kind: optical=0.1,sar=db.",
+        rich_help_panel=DATA,
+    ),
+]
+Stack = Annotated[
+    bool,
+    typer.Option(
+        "--stack",
+        help="All INPUTs are one scene, such as a file per band; each folder is one.",
+        rich_help_panel=DATA,
+    ),
+]
+Aoi = Annotated[
     Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Map inside these polygons alone: GeoJSON, GeoPackage or Shapefile.",
+        rich_help_panel=DATA,
+    ),
+]
+Bbox = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W,S,E,N",
+        help="Map inside this box alone: in degrees, or as the scene's coordinates are.",
+        rich_help_panel=DATA,
+    ),
+]
+BboxCrs = Annotated[
+    str | None,
+    typer.Option(metavar="EPSG:N", help="The coordinate system of --bbox.", rich_help_panel=DATA),
+]
+Output = Annotated[
+    str | None,
     typer.Option(
         "--output",
         "-o",
-        metavar="FILE",
-        help="The map, or the table (.csv) of models that tell whole images; a folder for several.",
+        metavar="FILE|FOLDER/",
+        help="The map, or the table (.csv, .json) of models that tell whole images; a folder for "
+        "several.",
         show_default="INPUT with _pred.tif or _pred.csv",
         rich_help_panel=OUTPUT,
     ),
@@ -64,7 +112,7 @@ Resume = Annotated[
     bool,
     typer.Option(
         "--resume",
-        help="Go on with a map that was begun and not finished.",
+        help="Go on with maps that were begun; finished ones stay as they are.",
         rich_help_panel=OUTPUT,
     ),
 ]
@@ -73,8 +121,83 @@ Quicklook = Annotated[
     typer.Option(
         "--quicklook/--no-quicklook",
         help="Also write a PNG to look at.",
+        rich_help_panel=BESIDE,
+    ),
+]
+Probabilities = Annotated[
+    bool,
+    typer.Option(
+        "--probabilities",
+        help="Also map the share of every class, as _prob.tif.",
+        rich_help_panel=BESIDE,
+    ),
+]
+Confidence = Annotated[
+    bool,
+    typer.Option(
+        "--confidence",
+        help="Also map the share of the class that won, as _conf.tif.",
+        rich_help_panel=BESIDE,
+    ),
+]
+Disagreement = Annotated[
+    bool,
+    typer.Option(
+        "--disagreement",
+        help="Also map how far the specialists differ, as _disagree.tif.",
+        rich_help_panel=BESIDE,
+    ),
+]
+Vector = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE|gpkg",
+        help="Also write polygons of classes: .gpkg, .geojson or .fgb; the ending alone puts them "
+        "beside the map.",
+        rich_help_panel=BESIDE,
+    ),
+]
+MinArea = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        metavar="M2",
+        help="Leave smaller polygons out, in m².",
+        show_default=False,
+        rich_help_panel=BESIDE,
+    ),
+]
+Nodata = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="What stands in a map of classes where there is none.",
         rich_help_panel=OUTPUT,
     ),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        min=32,
+        metavar="N",
+        help="Edge of the windows in pixels, a multiple of 32.",
+        show_default="512, or the model's tile where that is larger",
+        rich_help_panel=COMPUTING,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Windows at once; halves where memory runs out.",
+        show_default="as many as go well",
+        rich_help_panel=COMPUTING,
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"],
+    typer.Option(help="Where to compute; auto takes a GPU if any.", rich_help_panel=COMPUTING),
 ]
 
 
@@ -84,65 +207,80 @@ def predict(
     before: Before = None,
     model: Model = None,
     bands: BandsOption = None,
+    scale: ScaleOption = None,
+    stack: Stack = False,
+    aoi: Aoi = None,
+    bbox: Bbox = None,
+    bbox_crs: BboxCrs = None,
     plugin: options.Plugins = None,
     experiments: options.Experiments = None,
+    probabilities: Probabilities = False,
+    confidence: Confidence = False,
+    disagreement: Disagreement = False,
+    vector: Vector = None,
+    min_area: MinArea = 0.0,
+    quicklook: Quicklook = True,
+    window: Window = None,
+    batch_size: BatchSize = None,
+    device: Device = "auto",
     output: Output = None,
+    nodata: Nodata = NODATA,
     overwrite: options.Overwrite = False,
     resume: Resume = False,
-    quicklook: Quicklook = True,
+    dry_run: options.DryRun = False,
     json: options.Json = False,
 ) -> None:
-    """Map a scene with a fitted model.
+    """Map scenes with a fitted model.
 
-    Reads the scene by windows, so its size does not matter, and writes classes with their colours,
-    or values with their unit, as a GeoTIFF with the same CRS, transform, width and height. Pixels
-    without data stay without.
+    Reads each scene by windows, so its size does not matter, and writes classes with their colours,
+    or values with their unit, as a Cloud Optimized GeoTIFF on the scene's own grid. Pixels without
+    data stay without.
 
     A model of change takes two dates: eosfm predict AFTER.tif --before BEFORE.tif
+
+    Of several scenes, one that fails does not stop the others; a table at the end says what became
+    of each. What was stopped goes on with --resume.
 
     Models that tell whole images write a table with a row per INPUT; of an INPUT larger than the
     model's tile also a map with a pixel per tile.
 
-    With --json, several maps come as {"results": [one object per map]}.
+    With --json, several scenes come as {"results": [one object per scene]}, each with its state.
     """
+    root, progress = options.root(experiments), ConsoleProgress()
+    options.load_plugins(plugin, progress)
     shared: dict[str, Any] = {
         "model": model,
+        "root": root,
         "bands": bands,
-        "root": options.root(experiments),
+        "scale": scale,
+        "stack": stack,
+        "output": output,
         "overwrite": overwrite,
-        "progress": ConsoleProgress(),
+        "batch_size": batch_size,
+        "device": device,
     }
-    options.load_plugins(plugin, shared["progress"])
-    if _tells_whole_images(model, options.root(experiments)):
-        _refuse_before(before)
-        from eosfm_cli.workflows.label import label  # seconds
-
-        labelled = label(inputs, output=output, **shared)
-        if json:
-            write_json(labelled)
-        else:
-            _show_labels(labelled)
+    maps = {
+        "before": before,
+        "probabilities": probabilities,
+        "confidence": confidence,
+        "disagreement": disagreement,
+        "vector": vector,
+        "min_area": min_area,
+        "nodata": nodata,
+        "window": window,
+        "resume": resume,
+    }
+    area = {"aoi": aoi, "bbox": bbox, "bbox_crs": bbox_crs}
+    if _tells_whole_images(model, root):
+        _refuse_map_options({**maps, "dry_run": dry_run})
+        failed, done = _label(inputs, shared, area, progress, as_json=json)
     else:
-        _refuse_several(inputs, before, output)
-        from eosfm_cli.workflows.predict import predict as map_scene  # seconds
-
-        results = []
-        for scene in inputs:
-            results.append(
-                map_scene(
-                    scene,
-                    before=before,
-                    output=output,
-                    resume=resume,
-                    quicklook=quicklook,
-                    **shared,
-                )
-            )
-            if not json:
-                _show(results[-1])
-        if json:
-            write_json(results[0] if len(results) == 1 else {"results": results})
-    next_command(options.within("eosfm emissions", experiments))
+        given = {**shared, **maps, **area, "quicklook": quicklook}
+        failed, done = _map(inputs, given, progress, dry_run=dry_run, as_json=json)
+    if done:
+        next_command(options.within("eosfm emissions", experiments))
+    if failed:
+        raise typer.Exit(ExitCode.FAILURE)
 
 
 def _tells_whole_images(model: Path | None, root: Path) -> bool:
@@ -154,86 +292,51 @@ def _tells_whole_images(model: Path | None, root: Path) -> bool:
     return isinstance(manifest, ModelManifest) and manifest.task not in MAP_TASKS
 
 
-def _refuse_before(before: Path | None) -> None:
-    from eosfm_cli.errors import UsageError
-
-    if before is not None:
-        raise UsageError(
-            "The model tells whole images of one date; --before is for models of change.",
-            hint="Leave --before out, or name a model of a change recipe with --model.",
-        )
-
-
-def _refuse_several(inputs: list[Path], before: Path | None, output: Path | None) -> None:
-    from eosfm_cli.errors import UsageError
-
-    if len(inputs) == 1:
-        return
-    if before is not None:
-        raise UsageError("--before goes with one INPUT, that of the later date.")
-    if output is not None and not output.is_dir():
-        raise UsageError(
-            f"Several maps cannot all be {output}.", hint="Name a folder that is there: --output"
-        )
-    names = [path.stem for path in inputs]
-    twice = next((name for name in names if output and names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(
-            f"Two scenes are called {twice}: their maps would have one name in {output}.",
-            hint="Leave --output out: each map then goes beside its scene.",
-        )
+def _refuse_map_options(given: Mapping[str, Any]) -> None:
+    """Refuse what would do nothing for models that tell whole images."""
+    usual = {"nodata": NODATA}
+    for name, value in given.items():
+        if value and value != usual.get(name):
+            option = f"--{name.replace('_', '-')}"
+            others = "models of change" if name == "before" else "models that make maps"
+            raise UsageError(
+                f"The model tells whole images; {option} is for {others}.",
+                hint=f"Leave {option} out, or name a model of another task with --model.",
+            )
 
 
-def _show_labels(result: LabelResult) -> None:
-    write_table(["file", "shows", "probability"], [_row(image) for image in result.images])
-    progress = ConsoleProgress()
-    progress.say(
-        f"{len(result.images)} {'image' if len(result.images) == 1 else 'images'}, "
-        f"time {figures.duration(result.cost.seconds)}, "
-        f"energy {figures.energy(result.cost.energy_kwh)}"
-    )
-    for path in filter(None, (*(image.map for image in result.images), result.csv)):
-        progress.say(f"wrote {path}")
+def _map(
+    inputs: Sequence[str],
+    given: Mapping[str, Any],
+    progress: Progress,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> tuple[bool, bool]:
+    """Map scenes, or tell what that takes; whether any failed, and whether any was mapped."""
+    from eosfm_cli.workflows.predict import PredictSpec, predict, rehearse  # seconds
+
+    spec = PredictSpec(inputs=tuple(inputs), **given)
+    outcomes = (rehearse if dry_run else predict)(spec, progress=progress)
+    show_outcomes(outcomes, as_json=as_json)
+    states = {outcome.state for outcome in outcomes}
+    return "failed" in states, "mapped" in states
 
 
-def _row(image: LabelledImage) -> list[str | None]:
-    if not image.probabilities:
-        return [str(image.input), "no data", None]
-    found = [figures.score(image.probabilities[name]) for name in image.classes]
-    return [str(image.input), ", ".join(image.classes) or "none", ", ".join(found) or None]
+def _label(
+    inputs: Sequence[str],
+    given: Mapping[str, Any],
+    area: Mapping[str, Any],
+    progress: Progress,
+    *,
+    as_json: bool,
+) -> tuple[bool, bool]:
+    """Tell what whole images show; whether any could not be read, and whether any could."""
+    from eosfm_cli.workflows.label import label  # seconds
+    from eosfm_cli.workflows.wanted_area import wanted_area
 
-
-def _show(result: PredictResult) -> None:
-    if result.values is None:
-        _show_shares(result)
-    else:
-        _show_values(result.values, result.nodata_share)
-    progress = ConsoleProgress()
-    progress.say(
-        f"{result.width} × {result.height} pixels, time {figures.duration(result.cost.seconds)}, "
-        f"energy {figures.energy(result.cost.energy_kwh)}"
-    )
-    for path in filter(None, (result.output, result.quicklook)):
-        progress.say(f"wrote {path}")
-
-
-def _show_values(values: ValueSummary, nodata_share: float) -> None:
-    unit = "" if values.unit is None else f" {values.unit}"
-    write_table(
-        [values.name, "value"],
-        [
-            ["least", f"{values.min:.4g}{unit}"],
-            ["mean", f"{values.mean:.4g}{unit}"],
-            ["largest", f"{values.max:.4g}{unit}"],
-        ],
-        total=["no data", figures.share(nodata_share)],
-    )
-
-
-def _show_shares(result: PredictResult) -> None:
-    shares = sorted(result.shares.items(), key=lambda item: -item[1])
-    write_table(
-        ["class", "share"],
-        [[name, figures.share(value)] for name, value in shares],
-        total=["no data", figures.share(result.nodata_share)],
-    )
+    output = given["output"] and Path(given["output"])
+    settings = {**given, "output": output, "area": wanted_area(**area)}
+    result = label(inputs, **settings, progress=progress)
+    show_labels(result, as_json=as_json)
+    return bool(result.failed), bool(result.images)

@@ -10,12 +10,13 @@ import typer
 from eosfm_cli.commands import figures, options
 from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
 from eosfm_cli.commands.options import TRAINING, example, new_app
-from eosfm_cli.commands.plan import show_plans
+from eosfm_cli.commands.plan import show_plans, tell_estimate
 from eosfm_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from eosfm_cli.budget import Budget
     from eosfm_cli.commands.failure import Failure
     from eosfm_cli.lightning_yaml import LightningYaml
     from eosfm_cli.recipe import Recipe
@@ -59,6 +60,8 @@ def train_specialist(
     data_root: options.DataRoot = None,
     set_: options.Set = None,
     resume: options.Resume = None,
+    max_energy: options.MaxEnergy = None,
+    max_co2: options.MaxCo2 = None,
     dry_run: options.DryRun = False,
     output: options.ExperimentsOutput = None,
     json: options.Json = False,
@@ -84,12 +87,17 @@ def train_specialist(
         "precision": precision,
         "seed": seed,
     }
+    from eosfm_cli.budget import parse_budget
+
+    budget = parse_budget(max_energy, max_co2)
     run, loaded = _chosen(resume, recipes or (), given, set_, data_root)
     root, progress = options.root(output, run), ConsoleProgress()
     if dry_run:
         show_plans([_plan(one, data_root, progress) for one in loaded], as_json=json)
         return
-    results, failed = train_each(loaded, lambda one: _train(one, root, data_root, progress, run))
+    results, failed = train_each(
+        loaded, lambda one: _train(one, root, data_root, progress, run, budget)
+    )
     show(results, failed, as_json=json)
     if any(not result.specialists for result in results):
         next_command(options.within("eosfm export", root))
@@ -141,16 +149,19 @@ def _train(
     data_root: Path | None,
     progress: ConsoleProgress,
     run: RunDir | None,
+    budget: Budget,
 ) -> TrainResult:
     from eosfm_cli.recipe import Recipe
 
     if isinstance(one, Recipe):
         from eosfm_cli.workflows.train_specialist import train_specialist as train  # seconds
 
-        return train(one, root=root, data_root=data_root, progress=progress, resume=run)
+        return train(
+            one, root=root, data_root=data_root, progress=progress, resume=run, budget=budget
+        )
     from eosfm_cli.workflows.train_config import train_config  # seconds
 
-    return train_config(one, root=root, progress=progress, resume=run)
+    return train_config(one, root=root, progress=progress, resume=run, budget=budget)
 
 
 def _plan(
@@ -201,6 +212,8 @@ def show(results: Sequence[TrainResult], failed: dict[str, Failure], *, as_json:
             ["specialist", "metric", score, "parameters", "time", "energy", "run"],
             [_row(result) for result in results],
         )
+    for result in results:
+        tell_estimate(result.specialist, result.estimate, result.cost)
     for failure in failed.values():
         report(failure, as_json=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 import random
 import signal
 from collections.abc import Iterator, Sequence
@@ -175,7 +176,8 @@ class TileDataModule(LightningDataModule):
         for name in SPLIT_NAMES:
             for sample in self.source.samples[name]:
                 place = sample.place.relative_to(self.source.root)
-                digest.update(f"{name} {place.as_posix()}\n".encode())
+                window = f" {sample.window}" if sample.window else ""
+                digest.update(os.fsencode(f"{name} {place.as_posix()}{window}\n"))
         return {"tiles": self.tile_counts, "samples": digest.hexdigest()}
 
     def train_dataloader(self) -> TileLoader:

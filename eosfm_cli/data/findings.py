@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from eosfm_cli import __version__
 from eosfm_cli.data.reader import plain_images_allowed
 from eosfm_cli.errors import EosfmError
 from eosfm_cli.progress import Progress
@@ -97,9 +98,12 @@ def _status(path: Path) -> list[int]:
 
 
 def _place(setting: tuple[object, ...]) -> Path:
-    """The file in the user's cache folder that belongs to a dataset and a setting."""
+    """The file in the user's cache folder that belongs to a dataset and a setting.
+
+    Another version of eosfm may find something else in the same files.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    name = hashlib.sha256(repr(setting).encode()).hexdigest()[:24]
+    name = hashlib.sha256(repr((__version__, *setting)).encode()).hexdigest()[:24]
     return cache / "eosfm" / "findings" / f"{name}.json"
 
 

@@ -139,7 +139,7 @@ class _Survey:
         rows = self._listed(rows, table)
         keys = self._divided(rows, table)
         tell_unused(rows, keys, report)
-        there = [s for s in used_files(recipe).values() if paired.listings[s.name].files]
+        there = [s for s in used_files(recipe).values() if _are_there(s.name, paired.listings)]
         keys = complete(rows, keys, there, recipe, root, report, self._image_of)
         labels = self._labels(rows, all_keys(keys), table)
         samples = self._samples(rows, keys, labels, table)
@@ -315,6 +315,11 @@ class _Survey:
             )
             self._report(Problem("class", text, tuple(unknown), hint))
         return {key: classes[key.class_name] for key in keys if key.class_name in classes}
+
+
+def _are_there(name: str, listings: Mapping[str, Listing]) -> bool:
+    """Whether files of a source were found; no source has any where a folder cannot be read."""
+    return name in listings and bool(listings[name].files)
 
 
 def _has(files: Files, needed: Sequence[str]) -> bool:

@@ -40,7 +40,7 @@ def keep_labelled(
     Raises:
         DataError: A file is damaged or has unknown labels, or no tile has a label.
     """
-    known = {f"{sample.mask} {sample.window or ''}": sample for sample in tiles.samples}
+    known = {_name(sample): sample for sample in tiles.samples}
     found = find_in_samples(
         {name: [path for path in (s.mask, s.areas) if path] for name, s in known.items()},
         lambda: partial(_labelled, known, tiles, LabelReader(recipe, areas)),
@@ -50,7 +50,7 @@ def keep_labelled(
             recipe.dataset.masks,
             recipe.class_values,
             recipe.tile,
-            split == "train",
+            split,
             None if areas is None else sorted(areas),
         ),
         title=f"Looking for labels in the tiles of {split}",
@@ -58,8 +58,8 @@ def keep_labelled(
         keep_from=keep_from,
     )
     kept, start = [], 0
-    for name, sample in known.items():
-        kept += [start + number for number in found[name]]
+    for sample in tiles.samples:  # of which two may be the same window
+        kept += [start + number for number in found[_name(sample)]]
         start += len(tiles.grid(sample))
     if not kept:
         raise DataError(
@@ -71,6 +71,10 @@ def keep_labelled(
             f"{len(kept):,} of {start:,} tiles of {split} have labels; the rest is left out"
         )
     tiles.keep(kept)
+
+
+def _name(sample: Sample) -> str:
+    return f"{sample.mask} {sample.window or ''}"
 
 
 def _labelled(

@@ -200,6 +200,10 @@ def _settings() -> AbstractContextManager[object]:
 def _errors_of(path: Path) -> Iterator[None]:
     try:
         yield
+    except UnicodeEncodeError:
+        raise DataError(
+            f"Cannot read {path}: its name is not UTF-8.", hint="Rename it, or take it away."
+        ) from None
     except (RasterioError, OSError) as error:
         reason = str(error.__cause__ or error).replace(f"{path}: ", "")
         raise DataError(f"Cannot read {path}: {reason}", hint=GET_IT_AGAIN) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -93,6 +94,8 @@ def window_in(path: Path, bounds: Bounds, crs: str | None, shape: tuple[int, int
         own, transform, size = _georeference(path)
         if crs is not None and CRS.from_user_input(crs) != own:
             bounds = transform_bounds(crs, own, *bounds)
+        if not all(map(math.isfinite, bounds)):
+            raise WindowError(f"a feature lies at no place in its coordinates ({crs or own})")
         window = from_bounds(*bounds, transform)
     except (RasterioError, CRSError, WindowError, OSError) as error:
         raise DataError(

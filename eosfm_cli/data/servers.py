@@ -5,6 +5,7 @@ from __future__ import annotations
 import ftplib
 import http.client
 import re
+import string
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
 from typing import IO, Any, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from eosfm_cli import __version__
 from eosfm_cli.errors import DataError, UsageError
@@ -37,12 +38,21 @@ def check_address(url: str) -> None:
     Raises:
         UsageError: It is of another kind, or incomplete.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"https", "http", "ftp"} or not parts.hostname:
+    if not _is_complete(url):
         raise UsageError(
             f"{url} is nothing to download.",
             hint="dataset.files takes addresses that begin with https:// (or http://, ftp://).",
         )
+
+
+def _is_complete(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - refuses what is no number
+    except ValueError:
+        return False
+    is_one_line = not {"\r", "\n"} & {*unquote(url)}
+    return parts.scheme in {"https", "http", "ftp"} and bool(parts.hostname) and is_one_line
 
 
 class CutOffError(Exception):
@@ -96,13 +106,18 @@ def _http(url: str, start: int, validator: str | None) -> Iterator[Answer]:
         headers["Range"] = f"bytes={start}-"
         if validator:
             headers["If-Range"] = validator
-    with _response(urllib.request.Request(url, headers=headers)) as response:
+    with _response(urllib.request.Request(_encoded(url), headers=headers)) as response:
         if response is None:
             with _http(url, 0, None) as answer:
                 yield answer
             return
         begins, size = _extent(response.status, response.headers)
         yield Answer(response, begins, size, _validator(response.headers))
+
+
+def _encoded(url: str) -> str:
+    """An address as servers take it: blanks and letters beyond ASCII written out."""
+    return quote(url, safe=string.punctuation)
 
 
 @contextmanager
@@ -116,7 +131,7 @@ def _response(request: urllib.request.Request) -> Iterator[Any]:
             raise _refusal(request.full_url, error) from None
         yield None
         return
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise CutOffError(getattr(error, "reason", None) or error) from None
     with response:
         yield response

@@ -48,12 +48,20 @@ class Table:
 
     @cached_property
     def row_by_text(self) -> Mapping[str, str]:
-        """What may call a row -> the row, which may be an id, a file name or a path."""
-        known: dict[str, str] = {}
+        """What may call a row -> the row, which may be an id, a file name or a path.
+
+        A name that paths in two folders end in calls neither; of rows that are parts of one image,
+        it calls the first.
+        """
+        known = {row: row for row in self.rows}
+        doubtful: set[str] = set()
         for row in self.rows:
             path = PurePosixPath(row)
-            for text in (row, path.name, path.stem):
-                known.setdefault(text, row)
+            doubtful.update(t for t in (path.name, path.stem) if known.setdefault(t, row) != row)
+        if not self.bounds:
+            known = {
+                text: row for text, row in known.items() if text == row or text not in doubtful
+            }
         return known
 
     def row_of(self, keys: Iterable[Key]) -> dict[Key, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eosfm_cli.errors import unwritable
+from eosfm_cli.raster.rawfile import write_at
 
 Shape = tuple[int, int, int]
 
@@ -58,8 +60,7 @@ class Carry:
         """
         file = self._open[1 - self._turn]
         try:
-            file.seek(column * self._slot)
-            file.write(np.ascontiguousarray(values, np.float32).data)
+            write_at(file, np.ascontiguousarray(values, np.float32), column * self._slot)
         except OSError as error:
             raise unwritable(self._files[0].parent, error) from error
         self._next[column] = values.shape
@@ -73,6 +74,11 @@ class Carry:
     def state(self) -> dict[str, Any]:
         """All that is needed, beside the files, to go on at the beginning of a row."""
         return {"turn": self._turn, "there": self._there}
+
+    def flush(self) -> None:
+        """Have everything on the disk."""
+        for file in self._open:
+            os.fsync(file.fileno())
 
     def close(self) -> None:
         """Close the files; they stay."""

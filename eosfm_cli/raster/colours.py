@@ -7,9 +7,14 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 
+import numpy as np
+
 from eosfm_cli.recipe import ClassSpec
 
 NODATA_COLOUR = "#e6e6e6"
+RAMP = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30",
+        "#fde725")  # fmt: skip
+"""Viridis, from low values to high ones: also grey, it grows lighter evenly."""
 
 _FIRST = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#4d4d4d")
 """Okabe and Ito's colours, which people with any kind of colour vision tell apart."""
@@ -32,6 +37,17 @@ def class_colours(classes: Sequence[ClassSpec]) -> tuple[str, ...]:
 def to_rgb(colour: str) -> tuple[int, int, int]:
     """Split `#rrggbb` into three values of 0 to 255."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def value_span(
+    values: np.ma.MaskedArray, low: float | None, high: float | None
+) -> tuple[float, float]:
+    """What the ends of a ramp stand for: as given, else all but the most extreme values."""
+    known = values.compressed()
+    least, most = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
+    low = float(least) if low is None else low
+    high = float(most) if high is None else high
+    return low, high if high > low else low + 1
 
 
 def _free_colours(taken: Sequence[str]) -> Iterator[str]:

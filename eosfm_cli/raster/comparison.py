@@ -23,7 +23,7 @@ from eosfm_cli.errors import RasterError
 from eosfm_cli.progress import Step
 from eosfm_cli.raster.gdal import GDAL_ERRORS, complaint
 from eosfm_cli.raster.grid import Grid
-from eosfm_cli.raster.scene import open_raster
+from eosfm_cli.raster.opening import open_raster
 
 _WINDOW = 2048
 _MOST_PAIRS = 2**16

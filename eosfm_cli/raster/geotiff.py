@@ -118,7 +118,7 @@ def _options(grid: Grid, layer: Layer) -> dict[str, str]:
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     """Keep GDAL's messages off the terminal and say in ours what it could not write."""
-    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB * 2**20):
         try:
             yield
         except RasterioError as error:
@@ -155,7 +155,7 @@ def _described(raw: Path, grid: Grid, layer: Layer, tags: Mapping[str, str]) -> 
             band=str(number),
             subClass="VRTRawRasterBand",
         )
-        for key, value in _band_facts(layer, name):
+        for key, value in _band_facts(layer, name, first=number == 1):
             ElementTree.SubElement(band, key).text = value
         if layer.classes:
             _colour_table(band, layer.classes)
@@ -197,7 +197,7 @@ def _metadata(root: ElementTree.Element, tags: Mapping[str, str], domain: str = 
         ElementTree.SubElement(facts, "MDI", key=key).text = _printable(str(value))
 
 
-def _band_facts(layer: Layer, name: str) -> Iterator[tuple[str, str]]:
+def _band_facts(layer: Layer, name: str, *, first: bool) -> Iterator[tuple[str, str]]:
     yield "Description", _printable(name)
     yield "NoDataValue", repr(layer.nodata)
     if layer.unit:
@@ -205,7 +205,8 @@ def _band_facts(layer: Layer, name: str) -> Iterator[tuple[str, str]]:
     if layer.scale is not None:
         yield "Offset", "0"
         yield "Scale", repr(layer.scale)
-    yield "ColorInterp", "Palette" if layer.classes else "Gray"
+    # A TIFF has one grey band; what it cannot hold, GDAL would put into a file beside it.
+    yield "ColorInterp", "Palette" if layer.classes else "Gray" if first else "Undefined"
 
 
 def _printable(text: str) -> str:

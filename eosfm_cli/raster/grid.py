@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,13 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 from rasterio.io import DatasetReader
 from rasterio.rpc import RPC
+
+from eosfm_cli.tiling import Tile
+
+_DEGREE = 111_320.0
+"""Metres, along a meridian."""
+_PIXELS_APART = 0.01
+"""What two grids may differ by and still count as one."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,68 @@ class Grid:
         )
         return Grid(height, width, self.crs, transform, gcps)
 
+    def cut(self, tile: Tile) -> Grid:
+        """The grid of a part of it."""
+        t, transform = self.transform, None
+        if t is not None:
+            x, y = self.point(tile.col, tile.row)
+            transform = Affine(t.a, t.b, x, t.d, t.e, y)
+        gcps = tuple(
+            GroundControlPoint(p.row - tile.row, p.col - tile.col, p.x, p.y, p.z) for p in self.gcps
+        )
+        rpcs = copy.copy(self.rpcs)
+        if rpcs is not None:
+            rpcs.line_off -= tile.row
+            rpcs.samp_off -= tile.col
+        return Grid(tile.height, tile.width, self.crs, transform, gcps, rpcs)
+
+    def matches(self, other: Grid) -> bool:
+        """Whether both put every pixel in the same place, but for rounding."""
+        same_size = (self.height, self.width) == (other.height, other.width)
+        return same_size and self.crs == other.crs and self._meets(other)
+
+    def _meets(self, other: Grid) -> bool:
+        if self.transform is None or other.transform is None:
+            return self.transform is other.transform and _points(self) == _points(other)
+        pixel = max(abs(self.transform.a), abs(self.transform.b))
+        return all(
+            abs(a - b) <= _PIXELS_APART * pixel
+            for corner in ((0, 0), (self.width, 0), (0, self.height))
+            for a, b in zip(self.point(*corner), other.point(*corner), strict=True)
+        )
+
+    def point(self, col: float, row: float) -> tuple[float, float]:
+        """Where a place between pixels is in the CRS; of grids that have a transform."""
+        t = self.transform
+        return t.a * col + t.b * row + t.c, t.d * col + t.e * row + t.f
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right and top in the CRS; of grids that have a transform."""
+        corners = ((0, 0), (self.width, 0), (0, self.height), (self.width, self.height))
+        xs, ys = zip(*(self.point(*corner) for corner in corners), strict=True)
+        return min(xs), min(ys), max(xs), max(ys)
+
+    def place(self) -> str:
+        """Write the grid as `describe` does, with its upper left corner."""
+        if self.transform is None:
+            return self.describe()
+        return f"{self.describe()}, upper left {self.transform.c:.10g}, {self.transform.f:.10g}"
+
+    @property
+    def pixel_size(self) -> float:
+        """The edge of a pixel in metres, about; infinite where nothing tells."""
+        if self.transform is None or self.crs is None:
+            return math.inf
+        t = self.transform
+        edge = abs(t.a * t.e - t.b * t.d) ** 0.5
+        return edge * _DEGREE if self.crs.is_geographic else edge
+
+    @property
+    def pixels(self) -> str:
+        """Write its pixels as `20 m`, or how many there are."""
+        return self._pixel_size().removeprefix(" of ") or f"{self.width:,} × {self.height:,} pixels"
+
     def describe(self) -> str:
         """Write the grid as `512 × 300 pixels of 10 m, EPSG:32631`."""
         parts = [f"{self.width:,} × {self.height:,} pixels{self._pixel_size()}"]
@@ -79,9 +150,13 @@ class Grid:
     def _pixel_size(self) -> str:
         if self.transform is None or self.crs is None or not self.crs.is_projected:
             return ""
-        column = (self.transform.a**2 + self.transform.d**2) ** 0.5
+        column = math.hypot(self.transform.a, self.transform.d)
         try:
             metres = column * self.crs.linear_units_factor[1]
         except CRSError:  # an odd unit is no reason to describe nothing
             return ""
         return f" of {metres:,.4g} m"
+
+
+def _points(grid: Grid) -> list[tuple[float, ...]]:
+    return [(p.row, p.col, p.x, p.y) for p in grid.gcps]

@@ -28,6 +28,11 @@ class Layer:
     """What values are multiplied by to get what they stand for."""
     classes: tuple[ClassSpec, ...] = ()
     """Of a map of classes: a value is the index of one."""
+    low: float | None = None
+    """What the first of its colours stands for, where it has a ramp of them; by its values if not
+    given."""
+    high: float | None = None
+    """What the last one stands for."""
 
     @property
     def count(self) -> int:
@@ -35,16 +40,23 @@ class Layer:
         return len(self.names)
 
 
-def class_layer(classes: Sequence[ClassSpec], title: str) -> Layer:
-    """A band of class indices, 255 where there is none."""
-    return Layer("uint8", NODATA, (title,), classes=tuple(classes))
+def class_layer(classes: Sequence[ClassSpec], title: str, nodata: int = NODATA) -> Layer:
+    """A band of class indices, `nodata` where there is none."""
+    return Layer("uint8", nodata, (title,), classes=tuple(classes))
 
 
 def value_layer(target: TargetSpec) -> Layer:
     """A band of values in the target's unit, -9999 where there is none."""
-    return Layer("float32", NO_VALUE, (target.name,), unit=target.unit)
+    low, high = target.min, target.max
+    return Layer("float32", NO_VALUE, (target.name,), unit=target.unit, low=low, high=high)
+
+
+def spread_layer(target: TargetSpec) -> Layer:
+    """A band of standard deviations in the target's unit, -9999 where there is none."""
+    name = f"disagreement of the specialists on {target.name}"
+    return Layer("float32", NO_VALUE, (name,), unit=target.unit, low=0)
 
 
 def share_layer(names: Sequence[str]) -> Layer:
     """Bands of shares from 0 to 1, as whole numbers from 0 to 254; 255 where there is none."""
-    return Layer("uint8", NODATA, tuple(names), scale=1 / SHARE_STEPS)
+    return Layer("uint8", NODATA, tuple(names), scale=1 / SHARE_STEPS, low=0, high=1)

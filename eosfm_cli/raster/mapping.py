@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,9 +14,10 @@ import rasterio
 from numpy.typing import NDArray
 
 from eosfm_cli.progress import Step
-from eosfm_cli.raster.layers import NO_VALUE, NODATA, SHARE_STEPS, Layer
+from eosfm_cli.raster.layers import NODATA
 from eosfm_cli.raster.mosaic import Block, Mosaic, ScoredTile
 from eosfm_cli.raster.pair import ScenePair
+from eosfm_cli.raster.products import Product, labels_of, values_of
 from eosfm_cli.raster.scene import Pixels, Scene
 from eosfm_cli.raster.scoring import Scorer
 from eosfm_cli.raster.spool import Spool
@@ -26,16 +27,6 @@ from eosfm_cli.tiling import Tile
 
 _MOST_AT_ONCE = 64
 """Windows that are looked at for one batch, most of which may have no data."""
-
-
-@dataclass(frozen=True)
-class Product:
-    """One of the maps that are made of a scene."""
-
-    name: str
-    layer: Layer
-    values: Callable[[Block], NDArray[np.generic]]
-    """Finished pixels as the map holds them, `(bands, h, w)`."""
 
 
 class Tally(Protocol):
@@ -130,28 +121,6 @@ class ValueTally:
     def nodata_share(self) -> float:
         """Share of all pixels that have no value."""
         return 1 - self.count / max(self.pixels, 1)
-
-
-# --------------------------------------------------------------------------- pixels of maps
-
-
-def labels_of(block: Block, classes: int) -> NDArray[np.uint8]:
-    """The class of each pixel `(h, w)`, 255 where there is none."""
-    best = block.scores[:classes].argmax(axis=0).astype(np.uint8)
-    return np.where(block.valid, best, np.uint8(NODATA))
-
-
-def values_of(block: Block, target: TargetSpec) -> NDArray[np.float32]:
-    """The value of each pixel `(h, w)`, the nearest that it can have; -9999 where there is none."""
-    low = -np.inf if target.min is None else target.min
-    high = np.inf if target.max is None else target.max
-    return np.where(block.valid, np.clip(block.scores[0], low, high), np.float32(NO_VALUE))
-
-
-def shares_of(block: Block, shares: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Shares from 0 to 1 `(bands, h, w)` as a map holds them; 255 where there is none."""
-    steps = np.rint(np.clip(shares, 0, 1) * SHARE_STEPS).astype(np.uint8)
-    return np.where(block.valid, steps, np.uint8(NODATA))
 
 
 # --------------------------------------------------------------------------- the stream
@@ -251,4 +220,4 @@ def _finish(
         spool.add(product.name, block.tile, product.values(block))
     tally.add(block)
     if block.tile.col + block.tile.width == plan.width:
-        spool.finish_row(block.tile.height, tally.state)
+        spool.finish_row(tally.state)

@@ -110,7 +110,8 @@ class Mosaic:
 def carried(plan: WindowPlan, depth: int) -> Shape:
     """The largest array that one row of windows leaves to the next for a column."""
     rows, cols = min(plan.size, plan.height), min(plan.size, plan.width)
-    return depth + 1, rows, cols
+    finished = min(end - start for start, end in _ends(plan.rows, plan.height).items())
+    return depth + 1, max(rows - finished, 1), cols
 
 
 def _ends(starts: list[int], length: int) -> dict[int, int]:

@@ -8,7 +8,7 @@ from rasterio.enums import ColorInterp
 
 from eosfm_cli.bands import Bands, band_name
 from eosfm_cli.errors import BandError
-from eosfm_cli.raster.scene import open_raster
+from eosfm_cli.raster.opening import open_raster
 
 
 def bands_of(path: Path) -> tuple[Bands, str]:

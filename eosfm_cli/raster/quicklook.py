@@ -22,10 +22,10 @@ from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
 
 from eosfm_cli.bands import band_name
-from eosfm_cli.raster.colours import NODATA_COLOUR, class_colours, to_rgb
+from eosfm_cli.raster.colours import NODATA_COLOUR, class_colours, to_rgb, value_span
 from eosfm_cli.raster.grid import Grid
 from eosfm_cli.raster.layers import NODATA
-from eosfm_cli.raster.scene import open_raster
+from eosfm_cli.raster.opening import open_raster
 from eosfm_cli.recipe import ClassSpec, TargetSpec
 from eosfm_cli.run_dir import replacing
 
@@ -119,7 +119,7 @@ def draw_values(output_png: Path, *, prediction: Path, target: TargetSpec, title
     with open_raster(prediction) as dataset:
         size, caption = _reduced(dataset), Grid.of(dataset).describe()
         values = dataset.read(1, out_shape=size, masked=True, resampling=Resampling.average)
-    norm = _value_range(values, target)
+    norm = Normalize(*value_span(values, target.min, target.max), clip=True)
     picture = (colormaps[_VALUES](norm(values.filled(norm.vmin)))[..., :3] * 255).astype(np.uint8)
     picture[np.ma.getmaskarray(values)] = to_rgb(NODATA_COLOUR)
     bar = ScalarMappable(norm, _VALUES)
@@ -217,15 +217,6 @@ def _stretch(band: np.ma.MaskedArray) -> NDArray[np.uint8]:
         spread **= np.log(_DARK) / np.log(middle)
     grey = (spread * 255).astype(np.uint8)
     return np.where(np.ma.getmaskarray(band), to_rgb(NODATA_COLOUR)[0], grey).astype(np.uint8)
-
-
-def _value_range(values: np.ma.MaskedArray, target: TargetSpec) -> Normalize:
-    """What the ends of the colours stand for: the target's range, else all but extreme values."""
-    known = values.compressed()
-    low, high = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
-    low = float(low) if target.min is None else target.min
-    high = float(high) if target.max is None else target.max
-    return Normalize(low, high if high > low else low + 1, clip=True)
 
 
 # --------------------------------------------------------------------------- legend

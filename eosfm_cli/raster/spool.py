@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from eosfm_cli.raster.layers import Layer
 from eosfm_cli.raster.mosaic import carried
 from eosfm_cli.raster.rawfile import RawFile, RawLayout
 from eosfm_cli.raster.windows import WindowPlan
-from eosfm_cli.run_dir import write_text
+from eosfm_cli.run_dir import RunDir, write_text
 from eosfm_cli.tiling import Tile
 
 JOURNAL = "journal.json"
@@ -39,6 +40,7 @@ class Spool:
 
     Raises:
         OutputError: The folder cannot be written.
+        UsageError: Another process makes the same maps.
     """
 
     def __init__(
@@ -50,51 +52,55 @@ class Spool:
         key: Mapping[str, Any],
     ) -> None:
         self.folder, self._plan, self._key = folder, plan, dict(key)
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+        self._lock = ExitStack()
+        self._lock.enter_context(RunDir(folder).hold())
         state = _read_journal(folder, self._key)
         self.row = int(state["row"]) if state else 0
         """The row of windows to go on with, counted from 0."""
         self.tally: dict[str, Any] = state["tally"] if state else {}
         """What was counted up to there."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with self._writing():
             self.carry = Carry(folder, carried(plan, depth), state["carry"] if state else None)
             rows = [*plan.rows, plan.height][self.row]
             self._files = {
                 name: RawFile(folder / f"{name}.raw", _layout(layer, plan), rows)
                 for name, layer in layers.items()
             }
-        except OSError as error:
-            raise unwritable(folder, error) from error
-        tallest = max(b - a for a, b in zip(plan.rows, [*plan.rows[1:], plan.height], strict=True))
-        self._rows = {
-            name: np.empty((layer.count, tallest, plan.width), layer.dtype)
-            for name, layer in layers.items()
-        }
 
     def add(self, name: str, tile: Tile, values: NDArray[np.generic]) -> None:
-        """Take finished pixels of one map, `(bands, h, w)`."""
-        place = slice(tile.col, tile.col + tile.width)
-        self._rows[name][:, : tile.height, place] = values
+        """Take finished pixels of one map, `(bands, h, w)`.
 
-    def finish_row(self, height: int, tally: Mapping[str, Any]) -> None:
-        """Write what was added as the next rows, and note how far it is.
+        Raises:
+            OutputError: The disk is full.
+        """
+        with self._writing():
+            self._files[name].put(tile.row, tile.col, values)
+
+    def finish_row(self, tally: Mapping[str, Any]) -> None:
+        """Note that all windows of the next row were added.
 
         Args:
-            height: How many rows are finished.
             tally: What was counted up to here.
 
         Raises:
             OutputError: The disk is full.
         """
-        try:
-            for name, file in self._files.items():
-                file.append(self._rows[name][:, :height])
+        with self._writing():
+            self.carry.flush()
+            for file in self._files.values():
                 file.flush()
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
         self.row += 1
         state = {"row": self.row, "carry": self.carry.state, "tally": dict(tally)}
         write_text(self.folder / JOURNAL, json.dumps({"key": self._key, **state}))
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
 
     def raw(self, name: str) -> Path:
         """The rows of one map."""
@@ -111,6 +117,18 @@ class Spool:
         stopped = kind is not None and not issubclass(kind, RasterError)
         if not (stopped and self.row):
             shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.close()
+
+
+def throw_away(folder: Path) -> None:
+    """Remove what a run that was stopped has left.
+
+    Raises:
+        UsageError: It was not stopped: another process works in the folder.
+    """
+    if folder.is_dir():
+        with RunDir(folder).hold():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def begun(folder: Path) -> int:

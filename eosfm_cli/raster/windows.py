@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,12 @@ from eosfm_cli.tiling import Tile, grid, offsets, round_up
 MULTIPLE = 32
 """Encoders halve their input five times; what they see must divide by this."""
 
+_SIZE, _OVERLAP = 512, 64
+"""Windows larger than the tiles that a model was fitted on know more of each pixel's surroundings,
+and compute fewer pixels twice."""
+_SMALLEST = 64
+"""What a model sees at least: below it, its coarsest features are single pixels."""
+
 
 @dataclass(frozen=True)
 class WindowPlan:
@@ -23,9 +30,11 @@ class WindowPlan:
     height: int
     width: int
     size: int
-    """Edge of a window, as the model was fitted."""
+    """Edge of a window."""
     overlap: int
     """Pixels that neighbours share; a step is `size - overlap`."""
+    fixed: bool = False
+    """Whether the model sees `size` by `size` pixels even of a smaller scene."""
 
     def __iter__(self) -> Iterator[Tile]:
         """Row by row, the last row and column flush with the scene's edge."""
@@ -48,13 +57,25 @@ class WindowPlan:
         """The windows from the one row of windows on, counted from 0."""
         return islice(iter(self), row * len(self.cols), None)
 
+    def spread(self, count: int) -> list[Tile]:
+        """Some of the windows, at most `count`, from all over the scene."""
+        height, width = min(self.size, self.height), min(self.size, self.width)
+        stride = -(-len(self) // count)
+        places = (
+            divmod(number, len(self.cols)) for number in range(stride // 2, len(self), stride)
+        )
+        return [Tile(self.rows[row], self.cols[col], height, width) for row, col in places]
+
     @property
     def padded(self) -> tuple[int, int]:
         """Height and width of what the model sees of each window."""
-        return (
-            round_up(min(self.size, self.height), MULTIPLE),
-            round_up(min(self.size, self.width), MULTIPLE),
+        if self.fixed:
+            return self.size, self.size
+        height, width = (
+            round_up(max(min(self.size, length), min(self.size, _SMALLEST)), MULTIPLE)
+            for length in (self.height, self.width)
         )
+        return height, width
 
     def describe(self) -> str:
         """Write the plan as `9 windows of 256 × 256 pixels, overlapping by 64`."""
@@ -65,14 +86,35 @@ class WindowPlan:
         return text if count == 1 else f"{text}, overlapping by {self.overlap}"
 
 
-def plan_windows(height: int, width: int, size: int) -> WindowPlan:
-    """Plan windows of the size that the model was fitted on.
+def window_size(tile: int, window: int | None = None) -> int:
+    """How large windows are: as asked for, else the usual size, or the tile where that is larger.
 
-    Neighbours share about a quarter of it. The step stays a multiple of 32 where it can, so that
-    neighbours put the encoder's coarse cells on the same pixels and agree with each other.
+    Args:
+        tile: The size of tile that the model was fitted on.
+        window: The edge that was asked for.
+    """
+    return window or max(tile, _SIZE)
+
+
+def plan_windows(height: int, width: int, size: int) -> WindowPlan:
+    """Plan windows of a size over a scene.
+
+    Neighbours share 64 pixels, small windows about a quarter of their edge. The step stays a
+    multiple of 32 where it can, so that neighbours put the encoder's coarse cells on the same
+    pixels and agree with each other.
     """
     quarter = max(round(size / 4 / MULTIPLE), 1) * MULTIPLE
-    return WindowPlan(height, width, size, min(quarter, size // 2))
+    return WindowPlan(height, width, size, min(quarter, _OVERLAP, size // 2))
+
+
+def plan_fitting_windows(height: int, width: int, size: int) -> WindowPlan:
+    """Plan windows of about a size, so that the last ones of rows and columns shift back little.
+
+    Of a scene of 1000 × 1000 pixels, windows of 544 compute half of what those of 512 do.
+    """
+    nearby = range(round_up(size * 3 // 4, MULTIPLE), size * 5 // 4 + 1, MULTIPLE)
+    plans = [plan_windows(height, width, edge) for edge in (size, *nearby)]
+    return min(plans, key=lambda plan: len(plan) * math.prod(plan.padded))
 
 
 def blend_weights(height: int, width: int, overlap: int) -> NDArray[np.float32]:

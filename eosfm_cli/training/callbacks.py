@@ -145,6 +145,31 @@ class NoteStop(pl.Callback):
         checkpoint["stopped"] = bool(trainer.should_stop and enough)
 
 
+class KeepBudget(pl.Callback):
+    """End training in the middle of an epoch once it has used what it was given.
+
+    Args:
+        spent: Whether that is so; asked after every batch.
+        reached: What to raise then.
+    """
+
+    def __init__(self, spent: Callable[[], bool], reached: Callable[[], Exception]) -> None:
+        self.spent, self.reached = spent, reached
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:  # noqa: ANN401
+        """Ask after a step."""
+        self._check(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:  # noqa: ANN401
+        """Ask after a step of validation."""
+        self._check(trainer)
+
+    def _check(self, trainer: pl.Trainer) -> None:
+        """Stop in all processes at the same step: the first one alone knows what it cost."""
+        if trainer.strategy.reduce_boolean_decision(self.spent(), all=False):
+            raise self.reached()
+
+
 def _random_state() -> dict[str, Any]:
     """Python's, NumPy's and torch's states as plain data."""
     version, numbers, gauss = random.getstate()

@@ -28,7 +28,7 @@ from eosfm_cli.lightning_yaml import ENSEMBLE_NAMES, LightningYaml, Monitor, cla
 from eosfm_cli.progress import Progress
 from eosfm_cli.results import lower_is_better
 from eosfm_cli.run_dir import RunDir
-from eosfm_cli.training.callbacks import NoteStop, RandomState, Report, WriteHistory
+from eosfm_cli.training.callbacks import KeepBudget, NoteStop, RandomState, Report, WriteHistory
 from eosfm_cli.training.registry import ensemble_of
 from eosfm_cli.training.task import metric_of
 from eosfm_cli.training.trainer import WholeFiles, checkpoints
@@ -309,6 +309,7 @@ def build_described_trainer(
     progress: Progress,
     title: str,
     after_epoch: Callable[[], None],
+    keep_budget: KeepBudget | None = None,
 ) -> pl.Trainer:
     """The trainer that a configuration describes, working in a run folder.
 
@@ -319,6 +320,7 @@ def build_described_trainer(
         progress: Who is told.
         title: What the progress bar says.
         after_epoch: Called when an epoch is written down.
+        keep_budget: What ends training when it has used what it was given.
     """
     chosen = monitor or _own_monitor(described)
     best, last = checkpoints(
@@ -333,6 +335,7 @@ def build_described_trainer(
         best,
         WriteHistory(run, metric=metric, phase="fit", after_epoch=after_epoch),
         last,
+        *([keep_budget] if keep_budget else []),
     ]
     plugins = _listed(described.trainer.get("plugins"))
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):

@@ -31,7 +31,7 @@ from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe, TrainingSpec
 from eosfm_cli.results import lower_is_better
 from eosfm_cli.run_dir import RunDir, replacing
-from eosfm_cli.training.callbacks import RandomState, Report, WriteHistory
+from eosfm_cli.training.callbacks import KeepBudget, RandomState, Report, WriteHistory
 from eosfm_cli.training.task import METRICS
 
 
@@ -45,6 +45,7 @@ def build_trainer(
     title: str,
     phase: str = "fit",
     after_epoch: Callable[[], None] = lambda: None,
+    keep_budget: KeepBudget | None = None,
 ) -> pl.Trainer:
     """A trainer that leaves `metrics.csv`, `history.png`, checkpoints and TensorBoard events.
 
@@ -57,6 +58,7 @@ def build_trainer(
         title: What the progress bar says.
         phase: `search` keeps its checkpoints apart from those of the `fit` that follows it.
         after_epoch: Called when an epoch is written down.
+        keep_budget: What ends training when it has used what it was given.
     """
     metric = METRICS[recipe.task]
     mode = "min" if lower_is_better(metric) else "max"
@@ -68,6 +70,7 @@ def build_trainer(
         best,
         WriteHistory(run, metric=metric, phase=phase, after_epoch=after_epoch),
         last,
+        *([keep_budget] if keep_budget else []),
     ]
     return pl.Trainer(
         accelerator="auto",

@@ -91,7 +91,9 @@ def ablate(
     tell_plan(manifest, progress)
     with (
         library_messages_to(folder.log),
-        track(root, command="ablate", name=recipe.name, progress=progress) as meter,
+        track(
+            root, command="ablate", name=recipe.name, recipe=recipe.name, progress=progress
+        ) as meter,
     ):
         found, sizes = _score(model, wanted, recipe, data_root, spec, progress)
     measured = _Measured(spec, METRICS[recipe.task], found, sizes, meter.cost)

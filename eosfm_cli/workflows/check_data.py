@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from eosfm_cli.carbon.tracker import track
 from eosfm_cli.data.archives import packed
 from eosfm_cli.data.blank import Samples, without_blank
 from eosfm_cli.data.check_paths import PathCheck, check_paths
@@ -24,6 +25,7 @@ from eosfm_cli.data.statistics import compute_statistics
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import BandStatistics, Recipe
+from eosfm_cli.run_dir import experiments_dir
 
 MOST_OPENED = 500
 """Of each split the files of so many samples are opened, unless all are."""
@@ -342,7 +344,14 @@ def _statistics(
     if not train:
         return None, []
     try:
-        found = compute_statistics(train, recipe, progress)
+        with track(
+            experiments_dir(),
+            command="data check",
+            name=recipe.name,
+            recipe=recipe.name,
+            progress=progress,
+        ):
+            found = compute_statistics(train, recipe, progress)
     except DataError as error:
         return None, [Problem("damaged", error.message, (), error.hint)]
     return {band: _rounded(one) for band, one in found.items()}, []

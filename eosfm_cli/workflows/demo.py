@@ -25,7 +25,7 @@ from eosfm_cli.workflows.ablate import ablate
 from eosfm_cli.workflows.emissions import emissions
 from eosfm_cli.workflows.export import export
 from eosfm_cli.workflows.fit_ensemble import fit_ensemble
-from eosfm_cli.workflows.predict import predict
+from eosfm_cli.workflows.predict import PredictSpec, predict
 from eosfm_cli.workflows.train_specialist import train_specialist
 
 SPECIALISTS = ("mini-rgb", "mini-s2", "mini-s1")
@@ -169,7 +169,8 @@ class _Steps:
         scene, _ = mapping_scene(_DATA / "mini")
         output = Path(f"{scene.stem}_pred.tif")
         self.progress.say(f"\n$ eosfm predict {scene} --output {output} --overwrite")
-        return predict(scene, output=output, root=_RUNS, overwrite=True, progress=self.progress)
+        spec = PredictSpec((scene,), output=output, root=_RUNS, overwrite=True)
+        return predict(spec, progress=self.progress)[0].result
 
     def emissions(self) -> Path:
         """Draw what every stage has cost."""

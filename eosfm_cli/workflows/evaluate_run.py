@@ -73,7 +73,13 @@ def evaluate_run(
     spec = _spec(data_recipe, trained.kind, batch_size)
     with (
         library_messages_to(trained.run.log if output is None else Path(os.devnull)),
-        track(root, command="evaluate", name=trained.recipe.name, progress=progress) as meter,
+        track(
+            root,
+            command="evaluate",
+            name=trained.recipe.name,
+            recipe=trained.recipe.name,
+            progress=progress,
+        ) as meter,
     ):
         data = build_datamodule(data_recipe, data_root, spec=spec, progress=progress)
         loader = _loader(data, split)

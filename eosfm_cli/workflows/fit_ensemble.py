@@ -12,6 +12,8 @@ from torch import nn
 
 from eosfm_cli import __version__
 from eosfm_cli.bands import Plan
+from eosfm_cli.budget import Budget
+from eosfm_cli.carbon.power import power_of
 from eosfm_cli.data.datamodule import TileDataModule, build_datamodule
 from eosfm_cli.data.scarcity import keep_labels
 from eosfm_cli.data.sources import located
@@ -19,8 +21,10 @@ from eosfm_cli.ensemble.bundle import fingerprint, write_model
 from eosfm_cli.ensemble.encoder import EnsembleEncoder, plan_specialists
 from eosfm_cli.ensemble.specialist import parameter_count
 from eosfm_cli.errors import UsageError
+from eosfm_cli.lineage import left_out_work
 from eosfm_cli.manifest import DecoderInfo, EncoderInfo, Gates, ModelManifest
 from eosfm_cli.progress import Progress
+from eosfm_cli.raster.program import keep_program
 from eosfm_cli.raster.scoring import best_device
 from eosfm_cli.recipe import Recipe, Selection
 from eosfm_cli.results import Cost, FitResult, PhasePlan, WorkPlan
@@ -29,6 +33,7 @@ from eosfm_cli.training.callbacks import read_history
 from eosfm_cli.training.model import build_model, choose_decoder, start_from
 from eosfm_cli.training.plots import draw_selection
 from eosfm_cli.training.probe import SAMPLES, probe
+from eosfm_cli.training.program import build_module
 from eosfm_cli.training.rehearsal import describe_plan, rehearse
 from eosfm_cli.training.task import build_fit_task
 from eosfm_cli.training.trainer import (
@@ -36,12 +41,13 @@ from eosfm_cli.training.trainer import (
     check_batches,
     check_machine,
     checkpoint_folder,
+    choose_devices,
     fit,
     measure_best,
     seed_everything,
 )
 from eosfm_cli.workflows.encoders import Encoders, find_encoders
-from eosfm_cli.workflows.running import Running, open_run
+from eosfm_cli.workflows.running import Running, open_run, with_power
 
 
 def fit_ensemble(
@@ -52,6 +58,7 @@ def fit_ensemble(
     progress: Progress,
     strict: bool = False,
     resume: RunDir | None = None,
+    budget: Budget | None = None,
 ) -> FitResult:
     """Fit the ensemble that `recipe.fit` describes to the recipe's task.
 
@@ -67,8 +74,10 @@ def fit_ensemble(
         progress: Who is told.
         strict: Treat `top_k` above the number of usable specialists as an error.
         resume: Go on with this run, whose recipe it is, in its folder.
+        budget: What the run may take, with what it took before.
 
     Raises:
+        BudgetReached: It has taken that; it can be gone on with.
         UsageError: The data or the ensemble of the run to go on with has changed, or the
             specialists' widths do not go together.
         DataError: The dataset or the ensemble is missing or unusable.
@@ -80,8 +89,17 @@ def fit_ensemble(
     encoder = ready.encoder()  # what does not go together fails before there is a run
     facts = {**data.facts, "ensemble": fingerprint(encoders.specialists)}
     with open_run(
-        "fit", recipe.name, recipe.to_yaml(), root, progress, resume=resume, facts=facts
+        "fit",
+        recipe.name,
+        recipe.to_yaml(),
+        root,
+        progress,
+        resume=resume,
+        facts=facts,
+        budget=budget,
+        devices=choose_devices(recipe.fit),
     ) as running:
+        running.epochs = ready.epochs
         phases = _Phases(ready, running)
         encoder, scores = phases.select(encoder)
         title = encoders.describe(encoder.names)
@@ -98,14 +116,17 @@ def fit_ensemble(
         }
         running.entries.update(found)
         if running.leads:
-            manifest = _describe(recipe, encoder, ready.decoder, scores, metrics, running.cost)
+            manifest = _describe(ready, encoder, scores, metrics, running.cost)
             write_model(running.run.model, model.state_dict(), manifest)
+    if running.leads:
+        keep_program(running.run.model, make=build_module, progress=progress)
     return FitResult(
         recipe=recipe.name,
         run=running.run.path,
         model=running.run.model,
         cost=running.cost,
         selected_by=recipe.fit.select_by if scores else None,
+        estimate=running.estimate,
         **found,
     )
 
@@ -129,12 +150,14 @@ def plan_fit(
         ready = _prepare(recipe, root, data_root, progress, strict, gather_into=gathered)
     encoder, spec = ready.encoder(), ready.recipe.fit
     phases = []
-    if ready.top_k is not None:
-        if not ready.probes:
-            phases.append(ready.rehearse("search", encoder, spec.epochs_of_search))
-        encoder = encoder.keep(encoder.names[: ready.top_k])
-    phases.append(ready.rehearse("fit", encoder, spec.epochs))
-    return describe_plan(ready.data, spec, phases, ready.encoder().names)
+    with power_of() as power:
+        if ready.top_k is not None:
+            if not ready.probes:
+                phases.append(ready.rehearse("search", encoder, spec.epochs_of_search))
+            encoder = encoder.keep(encoder.names[: ready.top_k])
+        phases.append(ready.rehearse("fit", encoder, spec.epochs))
+    plan = describe_plan(ready.data, spec, phases, ready.encoder().names)
+    return with_power(plan, power, choose_devices(spec))
 
 
 @dataclass(frozen=True)
@@ -154,6 +177,13 @@ class _Ready:
     def probes(self) -> bool:
         """Whether a probe chooses before anything is trained."""
         return self.top_k is not None and self.recipe.fit.select_by == "probe"
+
+    @property
+    def epochs(self) -> int:
+        """Of search and fit."""
+        fit = self.recipe.fit
+        searched = self.top_k is not None and not self.probes
+        return fit.epochs + (fit.epochs_of_search if searched else 0)
 
     def encoder(self) -> EnsembleEncoder:
         """The ensemble, with gates where it is to be searched."""
@@ -308,6 +338,7 @@ class _Phases:
             title=f"{phase} {recipe.name}",
             phase=phase,
             after_epoch=self.running.note_cost,
+            keep_budget=self.running.keep_budget,
         )
         folder = checkpoint_folder(run, phase)
         fit(trainer, task, self.ready.data, folder=folder, progress=progress)
@@ -315,13 +346,14 @@ class _Phases:
 
 
 def _describe(
-    recipe: Recipe,
+    ready: _Ready,
     encoder: EnsembleEncoder,
-    decoder: DecoderInfo,
     scores: dict[str, float],
     metrics: dict[str, float],
     cost: Cost,
 ) -> ModelManifest:
+    recipe = ready.recipe
+    looked_at = [one.info for one in ready.encoders.specialists]
     return ModelManifest(
         created=now(),
         eosfm=__version__,
@@ -338,8 +370,9 @@ def _describe(
         tile_size=recipe.tile.size,
         encoder=encoder.describe().model_copy(update={"scores": scores}),
         specialists=encoder.specialists,
-        decoder=decoder,
+        decoder=ready.decoder,
         metrics=metrics,
+        past_work=tuple(left_out_work(looked_at, encoder.names)),
         licence=recipe.dataset.licence,
         seconds=cost.seconds,
         energy_kwh=cost.energy_kwh,

@@ -22,10 +22,11 @@ from eosfm_cli.bands import (
 from eosfm_cli.ensemble.hub import Located, is_address, locate
 from eosfm_cli.errors import BandError, BundleError, DataError
 from eosfm_cli.licences import strictest
+from eosfm_cli.lineage import cost_in_all, lineage
 from eosfm_cli.manifest import EnsembleManifest, ModelManifest, read_header, read_manifest
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import load_recipe
-from eosfm_cli.results import Cost, Inspection
+from eosfm_cli.results import Inspection
 from eosfm_cli.run_dir import RunDir, completed_runs, find_fit
 from eosfm_cli.workflows.card import check_card, write_card
 
@@ -86,9 +87,7 @@ def _inspection(path: Path, kind: str, manifest: Manifest) -> Inspection:
         parameters=parameters + (_on_top(path) if is_model else 0),
         licence=strictest(stage.licence for stage in stages),
         unlicensed=tuple(unlicensed),
-        cost=sum(
-            (Cost(s.seconds or 0, s.energy_kwh or 0, s.emissions_kg or 0) for s in stages), Cost()
-        ),
+        cost=cost_in_all(lineage(manifest)),
     )
 
 

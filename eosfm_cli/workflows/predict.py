@@ -1,182 +1,260 @@
-"""Map a scene with a fitted model: a class or a value for every pixel."""
+"""Map scenes with a fitted model: a class or a value for every pixel."""
 
 from __future__ import annotations
 
-import itertools
-import os
-import shutil
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from eosfm_cli import __version__
 from eosfm_cli.bands import parse_bands
-from eosfm_cli.carbon.tracker import track
-from eosfm_cli.errors import UsageError
+from eosfm_cli.errors import Interrupted, UsageError
 from eosfm_cli.manifest import ModelManifest
 from eosfm_cli.progress import Progress, Silent
-from eosfm_cli.raster.geotiff import write_map
-from eosfm_cli.raster.layers import class_layer, value_layer
-from eosfm_cli.raster.mapping import (
-    ClassTally,
-    Product,
-    ValueTally,
-    labels_of,
-    map_scene,
-    values_of,
-)
-from eosfm_cli.raster.pair import ScenePair, open_pair
-from eosfm_cli.raster.quicklook import draw_quicklook, draw_values
-from eosfm_cli.raster.ranges import doubtful_bands
-from eosfm_cli.raster.scene import Scene, open_scene
-from eosfm_cli.raster.scoring import Scorer, best_device, describe_device
-from eosfm_cli.raster.spool import Spool, begun
-from eosfm_cli.raster.windows import WindowPlan, plan_windows
-from eosfm_cli.recipe import MAP_TASKS, TargetSpec
-from eosfm_cli.results import Cost, PredictResult, ValueSummary
+from eosfm_cli.raster.area import OutsideAreaError
+from eosfm_cli.raster.inputs import SceneInput, find_scenes
+from eosfm_cli.raster.layers import NODATA
+from eosfm_cli.raster.products import Product, ProductOptions, products
+from eosfm_cli.raster.scale import parse_scale
+from eosfm_cli.raster.spool import throw_away
+from eosfm_cli.recipe import MAP_TASKS
+from eosfm_cli.results import MapPlan, PredictResult, SceneOutcome
 from eosfm_cli.workflows.fitted import choose_model, tell_plan
+from eosfm_cli.workflows.map_files import MapFiles, plan_files, refuse_begun, refuse_to_replace
+from eosfm_cli.workflows.map_plan import rehearse_scene
+from eosfm_cli.workflows.ready_model import ReadyModel
+from eosfm_cli.workflows.scene_map import MapRun, make_maps
+from eosfm_cli.workflows.wanted_area import wanted_area
 
 if TYPE_CHECKING:
     from eosfm_cli.training.model import FittedModel
 
-_BATCH_SIZE = 8
-_SAMPLED_WINDOWS = 5
-_MAP = "map"
+
+@dataclass(frozen=True)
+class PredictSpec:
+    """What to map, with what, and what to make of it."""
+
+    inputs: tuple[str | Path, ...]
+    """Scenes as `find_scenes` takes them."""
+    before: str | Path | None = None
+    """Of change detection, the same place at an earlier date."""
+    model: Path | None = None
+    """A fitted model or the run folder of one; the newest fit in `root` if not given."""
+    root: Path = Path("experiments")
+    """The experiments folder, for the newest model and the emissions ledger."""
+    bands: str | None = None
+    """Names of the scenes' bands in file order, separated by commas; the scenes' own descriptions
+    if not given."""
+    scale: str | None = None
+    """What values are multiplied by, as `parse_scale` takes it."""
+    stack: bool = False
+    """Whether all files are one scene of several bands."""
+    aoi: Path | None = None
+    """Polygons of what is mapped; all of a scene if neither this nor `bbox` is given."""
+    bbox: str | None = None
+    bbox_crs: str | None = None
+    output: str | Path | None = None
+    """The map, or a folder; `<stem>_pred.tif` beside each scene if not given."""
+    probabilities: bool = False
+    """Whether the share of every class is mapped, too."""
+    confidence: bool = False
+    """Whether the share of the class that a pixel gets is mapped, too."""
+    disagreement: bool = False
+    """Whether it is mapped, too, how far the specialists differ."""
+    nodata: int = NODATA
+    """What stands in a map of classes where there is none."""
+    vector: Path | None = None
+    """Polygons of the map, as `vector_path` takes it."""
+    min_area: float = 0.0
+    """Of a polygon, in m²."""
+    quicklook: bool = True
+    """Whether a PNG is drawn beside each map."""
+    overwrite: bool = False
+    """Whether maps are replaced that are there already, or were begun."""
+    resume: bool = False
+    """Whether maps that were begun are gone on with, and finished ones left as they are."""
+    window: int | None = None
+    """The windows' edge in pixels."""
+    batch_size: int | None = None
+    """Windows at once; as many as go well if not given."""
+    device: str = "auto"
+    """`auto`, `cpu` or `cuda`."""
+
+    @property
+    def products(self) -> ProductOptions:
+        """Which maps to make beside that of classes or values."""
+        return ProductOptions(self.probabilities, self.confidence, self.disagreement, self.nodata)
 
 
 def predict(
-    input: Path,
-    *,
-    before: Path | None = None,
-    model: Path | None = None,
-    output: Path | None = None,
-    bands: str | None = None,
-    root: Path = Path("experiments"),
-    overwrite: bool = False,
-    resume: bool = False,
-    quicklook: bool = True,
-    progress: Progress | None = None,
-    fitted: FittedModel | None = None,
-) -> PredictResult:
-    """Map a scene: every pixel of it gets the class, or the value, that the model gives it.
+    spec: PredictSpec, *, progress: Progress | None = None, fitted: FittedModel | None = None
+) -> tuple[SceneOutcome, ...]:
+    """Map scenes: every pixel of them gets the class, or the value, that the model gives it.
+
+    A scene that cannot be mapped does not stop the others; a single one raises its own error.
 
     Args:
-        input: The scene, any raster that has the model's bands.
-        before: Of change detection, the same place at an earlier date, on the same grid.
-        model: A fitted model or the run folder of one; the newest fit in `root` if not given.
-        output: The map; `<stem>_pred.tif` beside the scene if not given.
-        bands: Names of the scene's bands in file order, separated by commas, as `parse_bands` reads
-            them; the scene's own descriptions if not given.
-        root: The experiments folder, for the newest model and the emissions ledger.
-        overwrite: Replace a map that is already there, or was begun.
-        resume: Go on with a map that was begun.
-        quicklook: Draw a PNG beside the map.
+        spec: What to do.
         progress: Who is told.
         fitted: A model that is already in memory.
 
+    Returns:
+        What became of each scene, in order.
+
     Raises:
-        DataError: There is no such model.
-        RasterError: The scene cannot be read.
-        BandError: The scene lacks a band that the model takes.
+        DataError: There is no such model, or not one scene.
+        BundleError: The model's file is damaged.
         UsageError: A band's name is unknown, the model makes no maps or takes another number of
-            dates, the map would replace something, or was begun and nobody says what to do.
-        OutputError: The map cannot be written.
+            dates, two scenes would have one map, or an option cannot be used as given.
+        EosfmError: What went wrong with the only scene.
     """
     progress = progress or Silent()
-    source, manifest = (None, fitted.manifest) if fitted else choose_model(model, root, progress)
-    _refuse_other_tasks(manifest)
-    _refuse_other_dates(manifest, before)
-    given = None if bands is None else parse_bands(bands, manifest.sensor)
-    output = _choose_output(input, output, progress)
-    picture = output.with_suffix(".png") if quicklook else None
-    refuse_to_replace((input, before), (output, picture), overwrite=overwrite)
-    folder = output.with_name(f"{output.name}.part")
-    _refuse_begun(folder, output, overwrite=overwrite, resume=resume)
-    if overwrite and not resume:
-        shutil.rmtree(folder, ignore_errors=True)
-    tags = map_tags(source, manifest, input, before)
-    with _opened(input, before, manifest, given) as scene:
-        plan = _plan(scene, manifest, progress)
-        product = _product(manifest)
-        key = _key(source, manifest, input, before, plan, bands)
-        with (
-            track(root, command="predict", name=input.name, progress=progress) as meter,
-            Spool(folder, plan, {_MAP: product.layer}, _depth(manifest), key) as spool,
-        ):
-            if resume and not spool.row:
-                progress.warn(f"There is nothing of {output.name} to go on with: it begins anew.")
-            if spool.row:
-                progress.say(f"going on at row {spool.row + 1} of {len(plan.rows)} of windows")
-            tally = _tally(manifest, spool)
-            scorer = load_scorer(source, fitted, progress)
-            warn_of_values(scene, plan, progress)
-            with progress.step("mapping", len(plan)) as step:
-                map_scene(scene, plan, scorer, spool, [product], tally, _depth(manifest), step)
-            write_map(output, spool.raw(_MAP), scene.grid, product.layer, tags=tags)
-    if tally.nodata_share == 1:
-        progress.warn(f"{input.name} has no pixel with a value in every band that is needed.")
-    if picture is not None:
-        _draw(picture, output, manifest, tally, f"{manifest.title}: {input.name}")
-    return _result(input, output, picture, plan, tally, manifest, meter.cost)
+    with ExitStack() as stack:
+        run, made, work = _prepared(spec, fitted, progress, stack)
+        outcomes: list[SceneOutcome] = []
+        with _telling_how_to_go_on(outcomes, len(work), run):
+            outcomes.extend(_outcomes(work, lambda files: _mapped(files, made, run), run))
+        meter = run.meter if any(outcome.result for outcome in outcomes) else None
+    if len(outcomes) == 1 and meter is not None:
+        # a single scene has cost all that was measured, now that the measurement is over
+        result = replace(outcomes[0].result, cost=meter.cost)
+        return (replace(outcomes[0], result=result, seconds=meter.cost.seconds),)
+    return tuple(outcomes)
 
 
-def _refuse_begun(folder: Path, output: Path, *, overwrite: bool, resume: bool) -> None:
-    """Do not throw away what a run that was stopped has computed, unless told to."""
-    if resume or overwrite or not begun(folder):
-        return
-    raise UsageError(
-        f"{output} was begun before and not finished.",
-        hint="Go on with it with --resume, or begin anew with --overwrite.",
+def rehearse(
+    spec: PredictSpec, *, progress: Progress | None = None, fitted: FittedModel | None = None
+) -> tuple[SceneOutcome, ...]:
+    """Tell what `predict` would do and what that takes, from a few windows; nothing is written.
+
+    Raises:
+        EosfmError: As `predict`.
+    """
+    progress = progress or Silent()
+    with ExitStack() as stack:
+        run, made, work = _prepared(spec, fitted, progress, stack)
+        return tuple(_outcomes(work, lambda files: rehearse_scene(files, made, run), run))
+
+
+def _prepared(
+    spec: PredictSpec, fitted: FittedModel | None, progress: Progress, stack: ExitStack
+) -> tuple[MapRun, list[Product], list[MapFiles]]:
+    """All that can be found out, and refused, before a scene is opened."""
+    source, manifest = (
+        (None, fitted.manifest) if fitted else choose_model(spec.model, spec.root, progress)
     )
+    _refuse_other_tasks(manifest)
+    _refuse_other_dates(manifest, spec)
+    _refuse_idle_options(spec, manifest)
+    made = products(manifest, spec.products)
+    scenes = find_scenes(spec.inputs, stack=spec.stack, progress=progress)
+    if spec.before is not None and len(scenes) > 1:
+        raise UsageError("--before goes with one INPUT, that of the later date.")
+    work = plan_files(
+        scenes,
+        made,
+        output=spec.output,
+        vector=spec.vector,
+        quicklook=spec.quicklook,
+        progress=progress,
+    )
+    run = MapRun(
+        spec=spec,
+        model=ReadyModel(
+            source,
+            fitted,
+            manifest,
+            progress,
+            disagreement=spec.disagreement,
+            device=spec.device,
+            batch_size=spec.batch_size,
+        ),
+        progress=progress,
+        given=None if spec.bands is None else parse_bands(spec.bands, manifest.sensor),
+        scale=None if spec.scale is None else parse_scale(spec.scale, manifest.sensor),
+        area=wanted_area(spec.aoi, spec.bbox, spec.bbox_crs),
+        before=None if spec.before is None else SceneInput.of(spec.before),
+        stack=stack,
+        name=Path(scenes[0].name).name if len(scenes) == 1 else f"{len(scenes)} scenes",
+        alone=len(scenes) == 1,
+    )
+    _refuse_to_replace_scenes(work, run)
+    tell_plan(manifest, progress)
+    return run, made, work
 
 
-def _product(manifest: ModelManifest) -> Product:
-    """The map that the model makes."""
-    if (target := manifest.target) is not None:
-        return Product(_MAP, value_layer(target), lambda block: values_of(block, target)[None])
-    count = len(manifest.classes)
-    layer = class_layer(manifest.classes, manifest.title)
-    return Product(_MAP, layer, lambda block: labels_of(block, count)[None])
+# --------------------------------------------------------------------------- scene by scene
 
 
-def _depth(manifest: ModelManifest) -> int:
-    return len(manifest.classes) or 1
+Act = Callable[[MapFiles], PredictResult | MapPlan]
+"""What is done for a scene whose maps are not there yet."""
 
 
-def _tally(manifest: ModelManifest, spool: Spool) -> ClassTally | ValueTally:
-    if manifest.target is not None:
-        return ValueTally.of(manifest.target, spool.tally)
-    return ClassTally.of(manifest.classes, spool.tally)
+def _outcomes(work: Sequence[MapFiles], act: Act, run: MapRun) -> Iterator[SceneOutcome]:
+    for number, files in enumerate(work, start=1):
+        if not run.alone:
+            run.progress.say(f"\n{files.scene.name} ({number} of {len(work)})")
+        yield _outcome(files, act, run)
 
 
-def _key(
-    source: Path | None,
-    manifest: ModelManifest,
-    scene: Path,
-    before: Path | None,
-    plan: WindowPlan,
-    bands: str | None,
-) -> dict[str, Any]:
-    """What must be the same for a map that was begun to be gone on with."""
-    return {
-        "eosfm": __version__,
-        "model": [manifest.recipe, manifest.created, *_identity(source)],
-        "scenes": [_identity(path) for path in (before, scene)],
-        "plan": [plan.height, plan.width, plan.size, plan.overlap],
-        "bands": bands,
-    }
+def _outcome(files: MapFiles, act: Act, run: MapRun) -> SceneOutcome:
+    """Map a scene, or find out why it cannot be."""
+    began = time.perf_counter()
+    name, output = files.scene.name, files.output
+    try:
+        if _is_done(files, run):
+            run.progress.say(f"{output} is already there")
+            return SceneOutcome(name, "there", output)
+        result = act(files)
+    except Exception as error:
+        if run.alone or run.model.failed:
+            raise
+        state = "skipped" if isinstance(error, OutsideAreaError) else "failed"
+        run.progress.warn(f"{state}: {error}")
+        return SceneOutcome(name, state, output, time.perf_counter() - began, error=error)
+    state = "mapped" if isinstance(result, PredictResult) else "planned"
+    return SceneOutcome(name, state, output, time.perf_counter() - began, result)
 
 
-def _identity(path: Path | None) -> list[Any]:
-    """A file's place, size and time of change."""
-    if path is None or not path.exists():
-        return []
-    status = path.stat()
-    return [str(path.absolute()), status.st_size, status.st_mtime_ns]
+def _is_done(files: MapFiles, run: MapRun) -> bool:
+    """Whether a scene's maps are there, and none are made anew.
+
+    Raises:
+        UsageError: Something is there or begun, and nobody said what to do with it.
+    """
+    spec = run.spec
+    if spec.overwrite or (spec.resume and files.are_begun):
+        return False
+    if files.are_there and (spec.resume or not run.alone):
+        return True
+    refuse_to_replace((), files.all, overwrite=False)
+    refuse_begun(files)
+    return False
+
+
+def _mapped(files: MapFiles, made: Sequence[Product], run: MapRun) -> PredictResult:
+    if run.spec.overwrite and not run.spec.resume:
+        throw_away(files.folder)
+    return make_maps(files, made, run)
+
+
+@contextmanager
+def _telling_how_to_go_on(
+    outcomes: Sequence[SceneOutcome], count: int, run: MapRun
+) -> Iterator[None]:
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        done = sum(outcome.state in ("mapped", "there") for outcome in outcomes)
+        scenes = "" if run.alone else f"{done} of {count} scenes are mapped. "
+        instead = " instead of --overwrite" if run.spec.overwrite else ""
+        run.progress.say(f"{scenes}Go on with the same command and --resume{instead}.")
+        raise
+
+
+# --------------------------------------------------------------------------- refusals
 
 
 def _refuse_other_tasks(manifest: ModelManifest) -> None:
@@ -188,191 +266,33 @@ def _refuse_other_tasks(manifest: ModelManifest) -> None:
         )
 
 
-def _refuse_other_dates(manifest: ModelManifest, before: Path | None) -> None:
-    if manifest.task == "change" and before is None:
+def _refuse_other_dates(manifest: ModelManifest, spec: PredictSpec) -> None:
+    if manifest.task == "change" and spec.before is None:
         raise UsageError(
             f"The model {manifest.recipe!r} finds change between two dates.",
             hint="Name the earlier one too: eosfm predict AFTER.tif --before BEFORE.tif",
         )
-    if manifest.task != "change" and before is not None:
+    if manifest.task != "change" and spec.before is not None:
         raise UsageError(
             f"The model {manifest.recipe!r} takes one date; --before is for models of change.",
             hint="Leave --before out, or name a model of a change recipe with --model.",
         )
 
 
-def _opened(
-    input: Path, before: Path | None, manifest: ModelManifest, given: Sequence[str] | None
-) -> AbstractContextManager[Scene | ScenePair]:
-    if before is None:
-        return open_scene(input, manifest, given)
-    return open_pair(before, input, manifest, given)
-
-
-def _draw(
-    picture: Path,
-    output: Path,
-    manifest: ModelManifest,
-    tally: ClassTally | ValueTally,
-    heading: str,
-) -> None:
-    if isinstance(tally, ValueTally):
-        draw_values(picture, prediction=output, target=manifest.target, title=heading)
-        return
-    draw_quicklook(
-        picture, prediction=output, classes=manifest.classes, title=heading, shares=tally.shares
-    )
-
-
-def _choose_output(scene: Path, output: Path | None, progress: Progress) -> Path:
-    name = f"{scene.stem}_pred.tif"
-    if output is None:
-        if scene.parent.is_dir() and not os.access(scene.parent, os.W_OK):
-            progress.say(f"{scene.parent} cannot be written: the map goes to the current folder")
-            return Path(name)
-        return scene.with_name(name)
-    if output.is_dir():
-        return output / name
-    if output.suffix.lower() not in (".tif", ".tiff"):
+def _refuse_idle_options(spec: PredictSpec, manifest: ModelManifest) -> None:
+    """Refuse options that would do nothing."""
+    if spec.vector is not None and manifest.target is not None:
         raise UsageError(
-            f"A map is a GeoTIFF, and --output {output} does not end in .tif.",
-            hint=f"For example: --output {output.with_suffix('.tif')}",
+            f"The model {manifest.recipe!r} gives values, not classes: they make no polygons.",
+            hint="Leave --vector out.",
         )
-    return output
+    if spec.min_area and spec.vector is None:
+        raise UsageError("--min-area does nothing without --vector.", hint="Add --vector gpkg.")
 
 
-def refuse_to_replace(
-    scenes: Sequence[Path | None], products: Sequence[Path | None], *, overwrite: bool
-) -> None:
-    """Refuse to write over what is there, and over the scenes in any case.
-
-    Raises:
-        UsageError: A product is there already.
-    """
-    for product in filter(None, products):
-        if not product.exists():
-            continue
-        if any(scene.exists() and product.samefile(scene) for scene in filter(None, scenes)):
-            raise UsageError(f"{product} is the scene itself.", hint="Choose another --output.")
-        if not overwrite:
-            raise UsageError(
-                f"{product} is already there.",
-                hint="Replace it with --overwrite, or name --output.",
-            )
-
-
-def _plan(scene: Scene | ScenePair, manifest: ModelManifest, progress: Progress) -> WindowPlan:
-    grid = scene.grid
-    plan = plan_windows(grid.height, grid.width, manifest.tile_size)
-    progress.say(f"scene: {grid.describe()}")
-    for line in scene.matching.splitlines():
-        progress.say(line)
-    tell_plan(manifest, progress)
-    if not grid.is_placed:
-        progress.warn(
-            f"{scene.path.name} has no coordinate reference system; its map has none either."
-        )
-    if scene.has_palette:
-        progress.warn(
-            f"{scene.path.name} has a colour table: its values are read as measurements, not as "
-            "colours. If they stand for colours, expand them to red, green and blue first."
-        )
-    progress.say(f"mapping: {plan.describe()}")
-    return plan
-
-
-def map_tags(
-    source: Path | None, manifest: ModelManifest, scene: Path, before: Path | None = None
-) -> dict[str, str]:
-    """What the map's file says about where it comes from."""
-    found = {
-        "TIFFTAG_SOFTWARE": f"eosfm {__version__}",
-        "TIFFTAG_IMAGEDESCRIPTION": f"{manifest.title}: {scene.name}",
-        "TIFFTAG_COPYRIGHT": manifest.licence,
-        "TIFFTAG_DATETIME": datetime.now(UTC).strftime("%Y:%m:%d %H:%M:%S"),
-        "EOSFM_INPUT": scene.name,
-        "EOSFM_BEFORE": before.name if before else None,
-        "EOSFM_MODEL": source.name if source else None,
-        "EOSFM_MODEL_CREATED": manifest.created,
-        "EOSFM_RECIPE": manifest.recipe,
-        "EOSFM_BANDS": ", ".join(manifest.bands),
-        "EOSFM_SPECIALISTS": ", ".join(s.name for s in manifest.specialists),
-    }
-    return {key: value for key, value in found.items() if value}
-
-
-def load_scorer(source: Path | None, fitted: FittedModel | None, progress: Progress) -> Scorer:
-    """Make a model ready to compute: the one that is in memory, or the file's.
-
-    Raises:
-        BundleError: The file is damaged.
-    """
-    device = best_device()
-    progress.say(f"device: {describe_device(device)}")
-    if fitted is None:
-        # TerraTorch takes long to import: not before the scene and the output are found good, and
-        # not at all for callers that bring their model.
-        from eosfm_cli.training.model import load_model
-
-        fitted = load_model(source)
-    return Scorer(
-        fitted.module,
-        device,
-        _BATCH_SIZE,
-        lambda size: progress.warn(f"Memory ran out; going on with {size} windows at once."),
-        fitted.manifest.task,
-    )
-
-
-def warn_of_values(
-    scene: Scene | ScenePair, plan: WindowPlan, progress: Progress, *, product: str = "map"
-) -> None:
-    """Look at a few windows before computing all of them, and warn of other units."""
-    for date in scene.dates:
-        _warn_of_date(date, plan, progress, product)
-
-
-def _warn_of_date(scene: Scene, plan: WindowPlan, progress: Progress, product: str) -> None:
-    step = -(-len(plan) // _SAMPLED_WINDOWS)
-    tiles = itertools.islice(plan, step // 2, None, step)
-    sample = [pixels.values[:, pixels.valid] for pixels in map(scene.read, tiles)]
-    mean, std = scene.mean.ravel(), scene.std.ravel()
-    doubts = doubtful_bands(scene.bands, np.concatenate(sample, axis=1), mean, std)
-    if doubts:
-        listed = "".join(f"\n  {doubt.describe()}" for doubt in doubts)
-        progress.warn(
-            f"The values of {scene.path.name} are not those that the model was fitted on, so its "
-            f"{product} will hardly be right:{listed}\nConvert the scene to the same units first "
-            "(reflectance from 0 to 1 or from 0 to 10000, radar in decibels or linear)."
-        )
-
-
-def _result(
-    scene: Path,
-    output: Path,
-    picture: Path | None,
-    plan: WindowPlan,
-    tally: ClassTally | ValueTally,
-    manifest: ModelManifest,
-    cost: Cost,
-) -> PredictResult:
-    classes = isinstance(tally, ClassTally)
-    return PredictResult(
-        input=scene,
-        output=output,
-        quicklook=picture,
-        width=plan.width,
-        height=plan.height,
-        windows=len(plan),
-        shares=tally.shares if classes else {},
-        nodata_share=tally.nodata_share,
-        cost=cost,
-        values=None if classes else _summary(tally, manifest.target),
-    )
-
-
-def _summary(tally: ValueTally, target: TargetSpec) -> ValueSummary | None:
-    """What the map holds; nothing where no pixel has a value."""
-    if not tally.count:
-        return None
-    return ValueSummary(target.name, target.unit, tally.min, tally.mean, tally.max)
+def _refuse_to_replace_scenes(work: Sequence[MapFiles], run: MapRun) -> None:
+    """No scene is written over, be it another one than the map is of."""
+    scenes = [path for files in work for path in files.scene.local_files]
+    before = () if run.before is None else run.before.local_files
+    for files in work:
+        refuse_to_replace((*scenes, *before), files.all, overwrite=True)

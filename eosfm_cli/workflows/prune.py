@@ -23,6 +23,7 @@ from eosfm_cli.ensemble.gathering import from_file
 from eosfm_cli.ensemble.hub import Located, is_address, locate
 from eosfm_cli.ensemble.specialist import parameter_count
 from eosfm_cli.errors import DataError, UsageError
+from eosfm_cli.lineage import left_out_work
 from eosfm_cli.manifest import EnsembleManifest, ModelManifest, read_manifest
 from eosfm_cli.progress import Progress
 from eosfm_cli.raster.scoring import best_device, describe_device
@@ -212,6 +213,10 @@ def _described(
             "metrics": {},
             "pruned_from": path.name,
             "left_out": (*manifest.left_out, *gone),
+            "past_work": (
+                *manifest.past_work,
+                *left_out_work(manifest.specialists, encoder.names),
+            ),
         }
     )
 
@@ -229,7 +234,13 @@ def _measure(
     device = best_device()
     progress.say(f"device: {describe_device(device)}")
     everybody = frozenset(info.name for info in manifest.specialists)
-    with track(folder.experiments, command="prune", name=recipe.name, progress=progress):
+    with track(
+        folder.experiments,
+        command="prune",
+        name=recipe.name,
+        recipe=recipe.name,
+        progress=progress,
+    ):
         data = build_datamodule(recipe, data_root, spec=recipe.fit, progress=progress)
         found = score_coalitions(model, recipe, data, [everybody], device=device, progress=progress)
     return {METRICS[recipe.task]: float(found.scores[everybody][0])}

@@ -53,7 +53,9 @@ def rank(
     keep_labels(data, spec.label_fraction, seed=spec.seed, progress=progress)
     device = best_device()
     progress.say(f"device: {describe_device(device)}")
-    with track(root, command="rank", name=recipe.name, progress=progress) as meter:
+    with track(
+        root, command="rank", name=recipe.name, recipe=recipe.name, progress=progress
+    ) as meter:
         scores = probe(
             encoders.specialists,
             plan,

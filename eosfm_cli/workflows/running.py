@@ -9,16 +9,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import distributed
 
+from eosfm_cli.budget import Budget
+from eosfm_cli.carbon.ledger import cost_of_run
+from eosfm_cli.carbon.power import Power
 from eosfm_cli.carbon.tracker import Meter, track
-from eosfm_cli.errors import EosfmError, Interrupted, UsageError
+from eosfm_cli.errors import BudgetReached, EosfmError, Interrupted, UsageError
 from eosfm_cli.progress import Logged, Progress, Silent
-from eosfm_cli.results import Cost
+from eosfm_cli.results import Cost, WorkPlan
 from eosfm_cli.run_dir import (
     COMMANDS,
     Kind,
@@ -30,6 +33,7 @@ from eosfm_cli.run_dir import (
     now,
     write_text,
 )
+from eosfm_cli.training.callbacks import KeepBudget
 from eosfm_cli.training.trainer import library_messages_to
 
 _SHARED = "EOSFM_RUN"
@@ -50,6 +54,13 @@ class Running:
     """What the run took before it was resumed."""
     entries: dict[str, Any] = field(default_factory=dict)
     """What the summary will say."""
+    budget: Budget = field(default_factory=Budget)
+    """What the run may take, with what it took before."""
+    epochs: int = 0
+    """How many there are in all, for an estimate once the first one is over."""
+    estimate: Cost | None = None
+    """What the run was expected to take, once its first epoch was over."""
+    warned: bool = False
 
     @property
     def cost(self) -> Cost:
@@ -59,7 +70,48 @@ class Running:
     def note_cost(self) -> None:
         """Write down what the run has taken so far, should it be killed before its end."""
         if self.leads:
+            self.meter.flush()
+            self._note_estimate()
             self.run.write_summary(**asdict(self.cost))
+
+    def _note_estimate(self) -> None:
+        """Multiply the first epoch of a run from its beginning, what went before it included."""
+        cost = self.meter.cost
+        if self.epochs > 1 and self.estimate is None and self.before == Cost():
+            self.estimate = cost.times(self.epochs)
+            self.run.write_summary(estimate=asdict(self.estimate))
+
+    def spent(self) -> bool:
+        """Whether the budget is used up; where nothing is measured, nobody can say so."""
+        if not self.budget or not self.leads:
+            return False
+        if self.meter.problem and not self.warned:
+            self.warned = True
+            self.progress.warn(f"the budget cannot be watched: {self.meter.problem}")
+        return self.budget.spent(self.cost)
+
+    @property
+    def keep_budget(self) -> KeepBudget | None:
+        """What ends training at the budget, where there is one; the followers ask their leader."""
+        return KeepBudget(self.spent, self.budget_reached) if self.budget else None
+
+    def budget_reached(self) -> BudgetReached:
+        """Say that the run stops as its budget is used up, and what there is of it."""
+        best = self.run.best.is_file()
+        cost = self.cost
+        took = f"{1000 * cost.energy_kwh:.3g} Wh, {1000 * cost.emissions_kg:.3g} g CO₂eq"
+        kept = f"the best epoch so far is in {self.run.best}" if best else "no epoch was finished"
+        more = f"{self.run.resume_command} {self.budget.options(2)}"
+        as_it_is = f", or take it as it is: eosfm export {self.run.best}"
+        return BudgetReached(
+            f"The budget ({self.budget.options()}) is used up: {took}; {kept}.",
+            hint=f"Go on with more: {more}{as_it_is if best and self.is_training else ''}",
+        )
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a specialist comes of it, which an export takes."""
+        return self.run.read_summary().get("kind") == "train"
 
 
 @contextmanager
@@ -72,6 +124,8 @@ def open_run(
     *,
     resume: RunDir | None = None,
     facts: Mapping[str, Any] | None = None,
+    budget: Budget | None = None,
+    devices: int = 1,
 ) -> Iterator[Running]:
     """Run something in a run folder of its own, and write its summary however it ends.
 
@@ -84,6 +138,8 @@ def open_run(
         resume: Go on in this folder, which keeps its configuration.
         facts: What must not change between a run and its continuation: what is known of the data
             and of other inputs, as plain values.
+        budget: What the run may take.
+        devices: How many GPUs it uses, where there are any.
 
     Raises:
         UsageError: Another process works in the run, or the facts are no longer the same.
@@ -91,7 +147,7 @@ def open_run(
     """
     if not leads():
         with library_messages_to(Path(os.devnull)):
-            yield _follow()
+            yield _follow(budget or Budget())
         return
     run = _shared(resume or create_run(root, kind, name))
     with run.hold():
@@ -101,17 +157,28 @@ def open_run(
         else:
             _check_facts(run, facts or {})
             clear_leftovers(run.path)
-        with _tracked(kind, name, run, root, progress, resumed=resume is not None) as running:
+        with _tracked(
+            kind, name, run, root, progress, resumed=resume is not None, devices=devices
+        ) as running:
+            running.budget = budget or Budget()
             yield running
 
 
 @contextmanager
 def _tracked(
-    kind: Kind, name: str, run: RunDir, root: Path, progress: Progress, *, resumed: bool
+    kind: Kind,
+    name: str,
+    run: RunDir,
+    root: Path,
+    progress: Progress,
+    *,
+    resumed: bool,
+    devices: int,
 ) -> Iterator[Running]:
     state: State = "failed"
     running: Running | None = None
-    before = _cost_so_far(run)
+    before = cost_of_run(root, run.path) or _cost_so_far(run)
+    about = {"recipe": name} | ({"specialist": name} if kind == "train" else {})
     try:
         progress.say(f"run folder: {run.path}")
         if resumed:
@@ -121,13 +188,19 @@ def _tracked(
         with (
             library_messages_to(run.log),
             track(
-                root, command=COMMANDS[kind], name=name, run=run.path, progress=progress
+                root,
+                command=COMMANDS[kind],
+                name=name,
+                **about,
+                run=run.path,
+                gpus=devices,
+                progress=progress,
             ) as meter,
         ):
             running = Running(run, Logged(progress, run.log), True, meter, before)
             yield running
         state = "completed"
-    except Interrupted:
+    except (Interrupted, BudgetReached):
         state = "interrupted"
         raise
     finally:
@@ -175,8 +248,14 @@ def _shared(run: RunDir) -> RunDir:
     return run
 
 
-def _follow() -> Running:
+def _follow(budget: Budget) -> Running:
     path = [os.environ[_SHARED]]
     if distributed.is_initialized():
         distributed.broadcast_object_list(path)
-    return Running(RunDir(Path(path[0])), Silent(), leads=False, meter=Meter())
+    run = RunDir(Path(path[0]))
+    return Running(run, Silent(), leads=False, meter=Meter(idle=True), budget=budget)
+
+
+def with_power(plan: WorkPlan, power: Power, devices: int) -> WorkPlan:
+    """A plan with the power of the steps that were tried, which ran on one device."""
+    return replace(plan, watts=power.watts * devices, g_per_kwh=power.g_per_kwh)

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from eosfm_cli.budget import Budget
+from eosfm_cli.carbon.power import power_of
 from eosfm_cli.data.recipe_datamodule import RecipeDataModule, dotted, refuse_mismatch
 from eosfm_cli.data.sources import located
 from eosfm_cli.ensemble.specialist import parameter_count
@@ -50,12 +52,13 @@ from eosfm_cli.training.rehearsal import describe_plan, rehearse
 from eosfm_cli.training.terratorch_yaml import terratorch_yaml
 from eosfm_cli.training.trainer import (
     check_batches,
+    choose_devices,
     fit,
     library_messages_to,
     measure_best,
     memory_errors,
 )
-from eosfm_cli.workflows.running import Running, open_run
+from eosfm_cli.workflows.running import Running, open_run, with_power
 
 _WEIGHTS = "model.init_args.model_args.backbone_pretrained"
 _FREE = (_WEIGHTS, "trainer.devices", "data.init_args.workers", "data.init_args.num_workers")
@@ -64,7 +67,12 @@ _PLACES = ("root", "data_root")
 
 
 def train_config(
-    config: LightningYaml, *, root: Path, progress: Progress, resume: RunDir | None = None
+    config: LightningYaml,
+    *,
+    root: Path,
+    progress: Progress,
+    resume: RunDir | None = None,
+    budget: Budget | None = None,
 ) -> TrainResult:
     """Train what a Lightning YAML describes and measure it on its test split, else on validation.
 
@@ -75,8 +83,10 @@ def train_config(
         root: The experiments folder; the run goes to `root/train/<file's name>/<run>/`.
         progress: Who is told.
         resume: Go on with this run, whose configuration it is, in its folder.
+        budget: What the run may take, with what it took before.
 
     Raises:
+        BudgetReached: It has taken that; it can be gone on with.
         RecipeError: The file does not fit the versions installed here, or cannot be built.
         UsageError: Model and data do not fit each other, or the run to go on with had another
             configuration.
@@ -96,7 +106,14 @@ def train_config(
             _refuse_changes(resume, described)
         facts = described.data.tiles.facts if _is_ours(described) else {}
         with open_run(
-            "train", config.name, described.config, root, progress, resume=resume, facts=facts
+            "train",
+            config.name,
+            described.config,
+            root,
+            progress,
+            resume=resume,
+            facts=facts,
+            budget=budget,
         ) as running:
             _note_origin(running, described, said)
             metrics, split = _train(config, described, monitor, running)
@@ -127,7 +144,9 @@ def plan_config(config: LightningYaml, *, progress: Progress) -> WorkPlan:
             raise config.error("data", "--dry-run can only count the data of a recipe.")
         spec = _planned(described, described.data.recipe.training)
         task, tiles = described.task, described.data.tiles
-        return describe_plan(tiles, spec, [rehearse("train", task, tiles, spec, spec.epochs)])
+        with power_of() as power:
+            phase = rehearse("train", task, tiles, spec, spec.epochs)
+        return with_power(describe_plan(tiles, spec, [phase]), power, choose_devices(spec))
 
 
 def _planned(described: Described, spec: SpecialistSpec) -> SpecialistSpec:
@@ -260,6 +279,7 @@ def _train(
         progress=running.progress,
         title=config.name,
         after_epoch=running.note_cost,
+        keep_budget=running.keep_budget,
     )
     with _interrupts(), monitored_values(config):
         fit(

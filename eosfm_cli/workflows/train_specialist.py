@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule
 
+from eosfm_cli.budget import Budget
+from eosfm_cli.carbon.power import power_of
 from eosfm_cli.data.datamodule import TileDataModule, build_datamodule
 from eosfm_cli.data.sources import located
 from eosfm_cli.ensemble.specialist import build_backbone, hub_errors, parameter_count
@@ -22,11 +24,12 @@ from eosfm_cli.training.trainer import (
     build_trainer,
     check_batches,
     check_machine,
+    choose_devices,
     fit,
     measure_best,
     seed_everything,
 )
-from eosfm_cli.workflows.running import Running, open_run
+from eosfm_cli.workflows.running import Running, open_run, with_power
 
 
 def train_specialist(
@@ -36,6 +39,7 @@ def train_specialist(
     data_root: Path | None,
     progress: Progress,
     resume: RunDir | None = None,
+    budget: Budget | None = None,
 ) -> TrainResult:
     """Train the specialist that a recipe describes, and measure it on the test split.
 
@@ -45,8 +49,10 @@ def train_specialist(
         data_root: Where datasets are; `EOSFM_DATA` or `data` if not given.
         progress: Who is told.
         resume: Go on with this run, whose recipe it is, in its folder.
+        budget: What the run may take, with what it took before.
 
     Raises:
+        BudgetReached: It has taken that; it can be gone on with.
         DataError: The dataset is missing, incomplete or laid out otherwise.
         UsageError: The data of the run to go on with has changed.
         OutputError: The experiments folder cannot be written.
@@ -64,13 +70,24 @@ def train_specialist(
         progress,
         resume=resume,
         facts=data.facts,
+        budget=budget,
+        devices=choose_devices(recipe.training),
     ) as running:
+        running.epochs = recipe.training.epochs
         metrics = _train(task, data, running)
         parameters = parameter_count(task.model.encoder)
         trainable = parameter_count(task.model, trainable=True)
         running.entries.update(metrics=metrics, parameters=parameters, trainable=trainable)
     run = running.run.path
-    return TrainResult(recipe.name, run, metrics, parameters, trainable, running.cost)
+    return TrainResult(
+        recipe.name,
+        run,
+        metrics,
+        parameters,
+        trainable,
+        running.cost,
+        estimate=running.estimate,
+    )
 
 
 def plan_training(recipe: Recipe, *, data_root: Path | None, progress: Progress) -> WorkPlan:
@@ -81,7 +98,9 @@ def plan_training(recipe: Recipe, *, data_root: Path | None, progress: Progress)
     """
     data, task = _prepared(recipe, data_root, progress, started=True)
     spec = recipe.training
-    return describe_plan(data, spec, [rehearse("train", task, data, spec, spec.epochs)])
+    with power_of() as power:
+        phase = rehearse("train", task, data, spec, spec.epochs)
+    return with_power(describe_plan(data, spec, [phase]), power, choose_devices(spec))
 
 
 def _prepared(
@@ -111,6 +130,7 @@ def _train(task: LightningModule, data: TileDataModule, running: Running) -> dic
         progress=running.progress,
         title=recipe.name,
         after_epoch=running.note_cost,
+        keep_budget=running.keep_budget,
     )
     fit(trainer, task, data, folder=run.checkpoints, progress=running.progress)
     return measure_best(trainer, task, data, run.best)

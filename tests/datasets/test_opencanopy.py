@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import rasterio
 import torch
 
 from eosfm_cli.data.label_reader import NO_VALUE
+from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import Recipe
 from tests.datasets import opencanopy as canopy
 from tests.datasets.opening import ids, items, opened, plain_recipe
@@ -102,6 +104,39 @@ def test_variants_choose_bands_by_name(name: str, order: list[int], whole: Path)
     every = items(opened(recipe(), whole), "test")
     for key, item in items(opened(recipe(name), whole), "test").items():
         assert torch.equal(item["image"], every[key]["image"][order])
+
+
+def test_a_feature_at_no_place_is_told(whole: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(whole, tmp_path / "opencanopy"))
+    table = root / "canopy_height/geometries.geojson"
+    # Metres, called degrees.
+    table.write_text(table.read_text().replace("EPSG::2154", "EPSG::4326"))
+    with pytest.raises(DataError, match="a feature lies at no place in its coordinates"):
+        opened(recipe(), root)
+
+
+def test_squares_that_are_listed_twice_keep_their_tiles(whole: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(whole, tmp_path / "opencanopy"))
+    table = root / "canopy_height/geometries.geojson"
+    content = json.loads(table.read_text())
+    content["features"].insert(0, content["features"][0])
+    table.write_text(json.dumps(content))
+    data = opened(recipe(tile__unlabelled="skip"), root)
+    assert data.tile_counts["train"] == len(data.source.samples["train"]) == 10
+
+
+def test_other_squares_are_other_samples(whole: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(whole, tmp_path / "opencanopy"))
+    before = opened(recipe(), root).facts
+    assert opened(recipe(), root).facts == before
+    table = root / "canopy_height/geometries.geojson"
+    content = json.loads(table.read_text())
+    first, second = (content["features"][n]["properties"] for n in (0, 1))
+    first["split"], second["split"] = second["split"], first["split"]
+    table.write_text(json.dumps(content))
+    after = opened(recipe(), root).facts
+    assert after["tiles"] == before["tiles"]
+    assert after["samples"] != before["samples"]
 
 
 def test_heights_that_are_not_known_are_no_labels(whole: Path, tmp_path: Path) -> None:
