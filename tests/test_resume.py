@@ -396,5 +396,6 @@ def test_a_killed_map_has_no_final_name(whole: Project, tmp_path: Path) -> None:
             with rasterio.open(output) as raster:
                 assert (raster.read(1) != 255).all()
             output.unlink()
+        shutil.rmtree(tmp_path / "map.tif.part", ignore_errors=True)
     ended = whole.server.run(words)
     assert ended.code == 0, ended.output

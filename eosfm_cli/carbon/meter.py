@@ -146,6 +146,19 @@ class Meter:
         return self.read().amounts.cost
 
     @property
+    def settled_cost(self) -> Cost:
+        """The cost so far for files that keep it: also of work too short to be measured."""
+        self._probed.wait(_PROBE_PATIENCE_S)
+        reading = self.read()
+        if reading.amounts.cost.energy_kwh or self._over.is_set() or self._tracker is None:
+            return reading.amounts.cost
+        seconds, cpu = time.perf_counter() - self._began, _cpu_seconds() - self._cpu_began
+        try:
+            return self._by_processor_time(reading, seconds, cpu).amounts.cost
+        except Exception:  # the work goes on without figures; the record says why
+            return reading.amounts.cost
+
+    @property
     def problem(self) -> str | None:
         """Why there are no figures and will be none."""
         return self._problem

@@ -50,14 +50,18 @@ class Table:
     def row_by_text(self) -> Mapping[str, str]:
         """What may call a row -> the row, which may be an id, a file name or a path.
 
-        A name that paths in two folders end in calls neither; of rows that are parts of one image,
-        it calls the first.
+        A name that paths in two folders end in calls neither, unless one of them alone is in a
+        split; of rows that are parts of one image, it calls the first.
         """
         known = {row: row for row in self.rows}
         doubtful: set[str] = set()
-        for row in self.rows:
+        is_used = {row: not self.by_split or row in self.splits for row in self.rows}
+        for row in sorted(self.rows, key=lambda row: not is_used[row]):
             path = PurePosixPath(row)
-            doubtful.update(t for t in (path.name, path.stem) if known.setdefault(t, row) != row)
+            for text in (path.name, path.stem):
+                other = known.setdefault(text, row)
+                if other != row and is_used[other] == is_used[row]:
+                    doubtful.add(text)
         if not self.bounds:
             known = {
                 text: row for text, row in known.items() if text == row or text not in doubtful

@@ -75,7 +75,7 @@ def vector_path(asked: Path, output: Path) -> Path:
     return asked
 
 
-def checkplaced(grid: Grid, name: str) -> None:
+def check_placed(grid: Grid, name: str) -> None:
     """Refuse polygons of a map that lies nowhere.
 
     Raises:
@@ -125,7 +125,7 @@ def write_polygons(
     """
     with open_raster(map_) as dataset:
         grid = Grid.of(dataset)
-        checkplaced(grid, map_.name)
+        check_placed(grid, map_.name)
         with (progress or Silent()).step("polygons", grid.height) as step:
             strips = _strips(dataset, strip_pixels // grid.width, step)
             table = _Table(

@@ -116,7 +116,7 @@ def fit_ensemble(
         }
         running.entries.update(found)
         if running.leads:
-            manifest = _describe(ready, encoder, scores, metrics, running.cost)
+            manifest = _describe(ready, encoder, scores, metrics, running.settled_cost)
             write_model(running.run.model, model.state_dict(), manifest)
     if running.leads:
         keep_program(running.run.model, make=build_module, progress=progress)

@@ -67,6 +67,11 @@ class Running:
         """What the run has taken so far; complete once it is closed."""
         return self.before + self.meter.cost
 
+    @property
+    def settled_cost(self) -> Cost:
+        """The same for files that keep it: also of a run too short to be measured."""
+        return self.before + self.meter.settled_cost
+
     def note_cost(self) -> None:
         """Write down what the run has taken so far, should it be killed before its end."""
         if self.leads:

@@ -114,7 +114,7 @@ def make_maps(files: MapFiles, products: Sequence[Product], run: MapRun) -> Pred
             tally = _tally(run.manifest, spool)
             if spool.row < len(plan.rows):
                 _compute(scene, plan, spool, products, tally, run)
-            cost = run.meter.cost
+            cost = run.meter.settled_cost
             tags = _tags(files.scene, run, cost + before.times(-1))
             for product in products:
                 raw = spool.raw(product.name)
