@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -98,7 +99,8 @@ def test_it_trains_through_the_command_line(
 ) -> None:
     root = written(name)
     monkeypatch.chdir(tmp_path)
-    pairs = [f"{key}={value}" for key, value in {**settings(name), "training.epochs": 1}.items()]
+    given = {**settings(name), "training.epochs": 1}
+    pairs = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     options = [part for pair in pairs for part in ("--set", pair)]
     assert main(["train-specialist", name, "--data-root", str(root), *options]) == 0
     assert list((tmp_path / "experiments" / "train").rglob("best.ckpt"))
