@@ -18,6 +18,7 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
+from eosfm_cli.carbon.ledger import read_ledger
 from eosfm_cli.commands.app import main
 from eosfm_cli.raster.spool import begun
 from tests.fits import BANDS, tiny_recipe, write_fit
@@ -247,6 +248,23 @@ def test_a_dry_run_tells_and_writes_nothing(
     run("a.tif", "b.tif", "gone.tif", "--dry-run", code=1)
     assert "2 planned, 1 failed" in capsys.readouterr().out
     assert names(folder) == ["a.tif", "b.tif"]
+
+
+def test_the_ground_that_was_mapped_and_its_cost_are_noted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pixels of 10 m; those without data are not mapped."""
+    values = np.random.default_rng(0).normal(0, 1, (6, 100, 200)).astype(np.float32)
+    values[:4] += 1000
+    values[:, :50] = np.nan
+    write(folder / "a.tif", values)
+    found = result(capsys, "a.tif")
+    record = read_ledger(Path(os.environ["EOSFM_EXPERIMENTS"])).records[-1]
+    assert record.name == "a.tif"
+    assert record.area_km2 == pytest.approx(50 * 200 * 100 / 1e6)
+    with rasterio.open(folder / "a_pred.tif") as raster:
+        told = float(raster.tags()["EOSFM_ENERGY_KWH"])
+    assert 0 < told <= found["cost"]["energy_kwh"] * 1.01
 
 
 # --------------------------------------------------------------------------- runs that stop
