@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from eosfm_cli.errors import RecipeError, UsageError
 from eosfm_cli.recipe import BandStatistics, Recipe, load_recipe, parse_overrides
+from tests.wrong_recipes import assert_told
 
 BASE = """\
 title: My data
@@ -363,13 +364,7 @@ _WRONG = {
 
 @pytest.mark.parametrize("case", _WRONG)
 def test_what_is_wrong_is_said_with_its_line(case: str, load: Any) -> None:
-    text, line, message = _WRONG[case]
-    with pytest.raises(RecipeError, match=message) as caught:
-        load(text)
-    lines = caught.value.message.splitlines()
-    assert len(lines) == 1, "one mistake, one line"
-    assert f"mine.yaml, line {line}: " in lines[0]
-    assert "Input should" not in lines[0]
+    assert_told(load, *_WRONG[case])
 
 
 def test_all_mistakes_are_told_at_once(load: Any) -> None:

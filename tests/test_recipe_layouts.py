@@ -9,6 +9,7 @@ import pytest
 
 from eosfm_cli.errors import RecipeError
 from eosfm_cli.recipe import Recipe, find_recipe, load_recipe
+from tests.wrong_recipes import assert_told
 
 BASE = """\
 title: My data
@@ -198,13 +199,7 @@ _WRONG = {
 
 @pytest.mark.parametrize("case", _WRONG)
 def test_what_is_wrong_is_said_with_its_line(case: str, load: Any) -> None:
-    text, line, message = _WRONG[case]
-    with pytest.raises(RecipeError, match=message) as caught:
-        load(text)
-    lines = caught.value.message.splitlines()
-    assert len(lines) == 1, "one mistake, one line"
-    assert f"mine.yaml, line {line}: " in lines[0]
-    assert "Input should" not in lines[0]
+    assert_told(load, *_WRONG[case])
 
 
 # --------------------------------------------------------------------------- names
