@@ -26,8 +26,8 @@ class Made:
 def lineage(manifest: EnsembleManifest | ModelManifest) -> tuple[Made, ...]:
     """The work behind a file, oldest first.
 
-    New work is what was done for this file: the fit of a model; of an ensemble, the training of
-    specialists that did not come out of another ensemble.
+    New work is what was done for this file: the fit of a model, and making it smaller; of an
+    ensemble, the training of specialists that did not come out of another ensemble.
     """
     is_model = isinstance(manifest, ModelManifest)
     trained = [
@@ -42,9 +42,14 @@ def lineage(manifest: EnsembleManifest | ModelManifest) -> tuple[Made, ...]:
     ]
     if not is_model:
         return tuple(trained)
-    past = [_made(work.command, work.name, work, reused=True) for work in manifest.past_work]
-    fit = _made("fit-ensemble", manifest.recipe, manifest, reused=False)
-    return (*trained, *past, fit)
+    left_out = [work for work in manifest.past_work if work.command == "train-specialist"]
+    after = [work for work in manifest.past_work if work.command != "train-specialist"]
+    return (
+        *trained,
+        *(_made(work.command, work.name, work, reused=True) for work in left_out),
+        _made("fit-ensemble", manifest.recipe, manifest, reused=False),
+        *(_made(work.command, work.name, work, reused=False) for work in after),
+    )
 
 
 def _made(
@@ -64,6 +69,11 @@ def cost_in_all(work: Iterable[Made]) -> Cost:
     return sum((made.cost for made in work), Cost())
 
 
+def new_work(work: Iterable[Made]) -> Cost:
+    """What was done for the file alone."""
+    return cost_in_all(made for made in work if not made.reused)
+
+
 def left_out_work(specialists: Iterable[SpecialistInfo], kept: Iterable[str]) -> list[PastWork]:
     """The training of specialists that a model was chosen from, and that are not in it."""
     names = set(kept)
@@ -76,7 +86,7 @@ def left_out_work(specialists: Iterable[SpecialistInfo], kept: Iterable[str]) ->
             emissions_kg=one.emissions_kg,
         )
         for one in specialists
-        if one.name not in names and one.energy_kwh
+        if one.name not in names
     ]
 
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from eosfm_cli.errors import DataError, UsageError, unwritable
+from eosfm_cli.errors import DataError, OutputError, UsageError, unwritable
 
 try:
     import fcntl
@@ -216,7 +216,21 @@ def create_run(root: Path, kind: Kind, name: str) -> RunDir:
     Raises:
         OutputError: The folder cannot be made.
     """
-    parent = root / kind / name
+    run = RunDir(fresh_folder(root / kind / name))
+    try:
+        run.checkpoints.mkdir()
+    except OSError as error:
+        raise unwritable(run.checkpoints, error) from None
+    run.write_summary(kind=kind, name=name, state="running", started=now())
+    return run
+
+
+def fresh_folder(parent: Path) -> Path:
+    """Make a folder in `parent` that is called after the time.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -226,10 +240,7 @@ def create_run(root: Path, kind: Kind, name: str) -> RunDir:
                 path.mkdir()
             except FileExistsError:
                 continue
-            run = RunDir(path)
-            run.checkpoints.mkdir()
-            run.write_summary(kind=kind, name=name, state="running", started=now())
-            return run
+            return path
         raise OSError("too many runs were started in one second")
     except OSError as error:
         raise unwritable(parent, error) from None
@@ -321,8 +332,11 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields the temporary path. On any exception the temporary file goes and `path` stays as it was.
 
     Raises:
-        OutputError: The place cannot be written.
+        OutputError: The place cannot be written, or is a device or a pipe, which a file must not
+            take the place of.
     """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OutputError(f"{path} is not an ordinary file.", hint="Name a file to write.")
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

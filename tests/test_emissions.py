@@ -138,6 +138,25 @@ def test_csv_json_and_plot(ledger, tmp_path, capsys):
         assert len(set(picture.convert("RGB").get_flattened_data())) > 10
 
 
+def test_names_of_files_may_hold_anything_and_be_many(tmp_path, capsys):
+    from PIL import Image
+
+    odd = "a\x1b[31m\n| $b_c$ [bold]\u202e" + 300 * "x" + ".tif"
+    append_record(tmp_path, record(odd, command="predict", energy_kwh=2000))
+    for number in range(50):
+        append_record(tmp_path, record(f"{number}.tif", command="predict", energy_kwh=number))
+    table, chart = tmp_path / "table.csv", tmp_path / "chart.png"
+    words = ["emissions", "--experiments", str(tmp_path), "--csv", str(table), "--plot", str(chart)]
+    assert main([*words, "--markdown"]) == 0
+    streams = capsys.readouterr()
+    assert len(streams.out.splitlines()) == 2 + 51 + 1
+    assert "\x1b" not in streams.out + streams.err + table.read_text()
+    assert "by car" not in streams.err  # nobody knows the emissions
+    assert len(list(csv.DictReader(table.open(newline="")))) == 51
+    with Image.open(chart) as picture:
+        assert picture.size == (1050, round((1.2 + 0.34 * 40) * 150))
+
+
 def test_lines_that_are_no_records_are_counted_aloud(ledger, capsys):
     with (ledger / "emissions.jsonl").open("a") as file:
         file.write('{"command": "train-spec')
@@ -184,15 +203,28 @@ def test_rows_by_something_else(tmp_path, by, expected):
 
 
 def test_predictions_by_the_area_that_they_mapped(tmp_path, capsys):
-    """By hand: 0.02 + 0.01 kWh over 4 + 2 km² is 5 Wh per km²; 0.012 kg over 6 km² 2 g."""
-    for area, kwh, kg in [(4.0, 0.02, 0.008), (2.0, 0.01, 0.004), (None, 5.0, 2.0)]:
-        line = record(
-            "scene.tif", command="predict", area_km2=area, energy_kwh=kwh, emissions_kg=kg
-        )
+    """By hand: 0.02 + 0.01 kWh over 4 + 2 km² is 5 Wh per km²; 0.012 kg over 6 km² 2 g.
+
+    And 0.003 kWh over 30 km² is 0.1 Wh, 9e-8 kg over 30 km² 3 µg; in all 0.033 kWh over 36 km²
+    0.917 Wh, 0.01200009 kg 0.333 g.
+    """
+    for name, area, kwh, kg in [
+        ("a.tif", 4.0, 0.02, 0.008),
+        ("a.tif", 2.0, 0.01, 0.004),
+        ("a.tif", None, 5.0, 2.0),
+        ("b.tif", 30.0, 0.003, 9e-8),
+    ]:
+        line = record(name, command="predict", area_km2=area, energy_kwh=kwh, emissions_kg=kg)
         append_record(tmp_path, line)
     assert main(["emissions", "--experiments", str(tmp_path), "--per", "km2"]) == 0
-    row = capsys.readouterr().out.splitlines()[1].split()
-    assert row[-3:] == ["6.00", "5.00", "2.00"]
+    streams = capsys.readouterr()
+    rows = [line.split()[-5:] for line in streams.out.splitlines()[1:]]
+    assert rows == [
+        ["6.00", "5.00", "Wh", "2.00", "g"],
+        ["30.0", "0.100", "Wh", "3.00", "µg"],
+        ["36.0", "0.917", "Wh", "0.333", "g"],
+    ]
+    assert "left out: 1 prediction that does not tell what area was mapped" in streams.err
 
 
 def test_without_predictions_there_is_no_area(ledger, capsys):
@@ -261,15 +293,100 @@ def test_forms_that_contradict_each_other(words, capsys):
     assert main(["emissions", *words]) == 2
 
 
-def test_stages_that_one_counter_shows_together_are_told(tmp_path):
-    whole = {"cpu": "measured for the whole machine (RAPL)"}
-    for node, began, ended in [("a", 0, 5), ("a", 4, 9), ("a", 9, 12), ("b", 4, 9)]:
-        times = {
-            "started": f"2026-01-01T00:00:{began:02}",
-            "written": f"2026-01-01T00:00:{ended:02}",
-        }
-        append_record(tmp_path, record(node=node, obtained=whole, energy_kwh=1, **times))
-    assert emissions(tmp_path).side_by_side == 2
+WHOLE = {"cpu": "measured for the whole machine (RAPL)"}
+CONSTANT = {"cpu": "modelled from this process's load", "ram": "constant per memory module"}
+DEVICE = {"gpu": "measured for the whole device (driver)"}
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected", "parts"),
+    [
+        # machine, from second, to second, how, GPUs
+        ([("a", 0, 5, WHOLE, ()), ("a", 4, 9, WHOLE, ()), ("a", 9, 12, WHOLE, ())], 2, ("cpu",)),
+        ([("a", 0, 5, WHOLE, ()), ("b", 0, 5, WHOLE, ())], 0, ()),
+        ([("a", 0, 9, WHOLE, ()), ("a", 1, 2, WHOLE, ()), ("a", 5, 6, WHOLE, ())], 3, ("cpu",)),
+        ([("a", 0, 5, CONSTANT, ()), ("a", 4, 9, CONSTANT, ())], 2, ("ram",)),
+        ([("a", 0, 5, WHOLE, ()), ("a", 4, 9, CONSTANT, ())], 0, ()),
+        ([("a", 0, 5, DEVICE, (0,)), ("a", 4, 9, DEVICE, (1, 2))], 0, ()),
+        ([("a", 0, 5, DEVICE, (0, 1)), ("a", 4, 9, DEVICE, (1, 2))], 2, ("gpu",)),
+        ([("a", 0, 5, DEVICE, ()), ("a", 4, 9, DEVICE, (1,))], 2, ("gpu",)),  # who knows which
+        ([("a", 9, 0, WHOLE, ()), ("a", 4, 8, WHOLE, ())], 0, ()),  # the clock was set back
+    ],
+)
+def test_what_several_stages_count_at_once_is_told(tmp_path, stages, expected, parts, capsys):
+    for node, began, ended, obtained, gpus in stages:
+        line = record(
+            node=node,
+            started=f"2026-01-01T00:00:{began:02}",
+            written=f"2026-01-01T00:00:{ended:02}",
+            obtained=obtained,
+            hardware={"gpu": "H200", "gpu_ids": gpus},
+            energy_kwh=1,
+        )
+        append_record(tmp_path, line)
+    found = emissions(tmp_path)
+    assert (found.side_by_side, found.counted_twice) == (expected, parts)
+    assert main(["emissions", "--experiments", str(tmp_path)]) == 0
+    assert ("ran side by side on one machine" in capsys.readouterr().err) == bool(expected)
+    assert main(["emissions", "--experiments", str(tmp_path), "--card"]) == 0
+    assert ("ran side by side" in capsys.readouterr().out) == bool(expected)
+
+
+def test_what_the_building_takes_is_said_where_it_is_counted(tmp_path, capsys):
+    append_record(tmp_path, record(energy_kwh=1, ram_kwh=1, columns={"pue": 1.0}))
+    assert main(["emissions", "--experiments", str(tmp_path), "--card"]) == 0
+    streams = capsys.readouterr()
+    assert "cooling, network" in streams.out
+    assert "PUE" not in streams.err
+    append_record(tmp_path, record(energy_kwh=1, ram_kwh=1, columns={"pue": 1.5}))
+    assert main(["emissions", "--experiments", str(tmp_path), "--card"]) == 0
+    streams = capsys.readouterr()
+    assert "beyond a PUE of 1.5, network" in streams.out
+    assert "energy is 1.5 times the machine's (PUE)" in streams.err
+
+
+def test_the_ledger_is_not_written_over(ledger, capsys):
+    own = ledger / "emissions.jsonl"
+    before = own.read_bytes()
+    for option in ("--csv", "--plot"):
+        assert main(["emissions", "--experiments", str(ledger), option, str(own)]) == 2
+        assert "not written over" in capsys.readouterr().err
+    assert own.read_bytes() == before
+
+
+def test_gpus_are_counted_once_in_their_name(tmp_path):
+    """codecarbon's tables, and older ledgers, begin the name with how many there are."""
+    gpus = {"cpu": "Xeon", "gpu": "8 x NVIDIA A100", "gpu_count": 8}
+    append_record(tmp_path, record(energy_kwh=1, hardware=gpus))
+    assert emissions(tmp_path).hardware == ("8 × NVIDIA A100, Xeon",)
+
+
+def test_a_project_that_moved_country_and_machine(tmp_path):
+    """By hand, rgb: 0.2 kWh at 50 g, then 0.1 kWh at 380 g after it was resumed: 48 g in all."""
+    germany = {"g_per_kwh": 380.0, "source": "Germany (EOSFM_COUNTRY), codecarbon's table"}
+    france = {"g_per_kwh": 50.0, "source": "France (EOSFM_COUNTRY), codecarbon's table"}
+    for stage, kwh, intensity, cpu in [
+        ("a", 0.2, france, "Xeon"),
+        ("b", 0.1, germany, "EPYC"),
+    ]:
+        line = record(
+            "rgb",
+            stage=stage,
+            run="train/rgb/1",
+            energy_kwh=kwh,
+            emissions_kg=kwh * intensity["g_per_kwh"] / 1000,
+            intensity=intensity,
+            hardware={"cpu": cpu},
+        )
+        append_record(tmp_path, line)
+    found = emissions(tmp_path)
+    (row,) = found.rows
+    assert (row.runs, row.energy_kwh) == (2, pytest.approx(0.3))
+    assert row.emissions_kg == pytest.approx(0.048)
+    assert found.places == ("France", "Germany")
+    assert found.hardware == ("Xeon", "EPYC")
+    machines = emissions(tmp_path, by="hardware").rows
+    assert [one.emissions_kg for one in machines] == pytest.approx([0.010, 0.038])
 
 
 # ------------------------------------------------------------------------------ what is meant
@@ -286,6 +403,9 @@ def test_one_run_alone_with_its_killed_part(tmp_path, capsys):
     streams = capsys.readouterr()
     assert json.loads(streams.out)["total"]["energy_kwh"] == 0.75
     assert "killed, or still running: 1 run," in streams.err
+    for project in (tmp_path, tmp_path / "experiments"):
+        assert main(["emissions", str(project), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["total"]["energy_kwh"] == 9.75
 
 
 def test_what_is_none_of_it_is_said(tmp_path, capsys):
@@ -332,16 +452,48 @@ NEWER = (
             0.3,
             3,
         ),
+        # copies put together: the oldest rows name no run, but are alike to the last digit
+        (
+            f"{OLDEST}\n2021-01-01,,seed,100,0.05,0.1,France\n"
+            f"{OLDEST}\n2021-01-01,,seed,100,0.05,0.1,France\n2021-01-01,,seed,90,0.05,0.1,France\n",
+            190,
+            0.2,
+            0,
+        ),
+        # a tracker that was started again: its energy goes on, its time begins anew
+        (
+            f"{NEWER}\n2024-01-01,p,r1,60,0.1,0,5,0.1,0.05,0.05,0.2,France,3.0.1,X,\n"
+            "2024-01-01,p,r1,10,0.2,0,5,0.2,0.1,0.1,0.4,France,3.0.1,X,\n",
+            10,
+            0.4,
+            0,
+        ),
+        # an editor's mark and line ends; columns of a version to come
+        (
+            f"\ufeff{OLDEST},new_column\r\n2021-01-01,,seed,100,0.05,0.1,France,x\r\n",
+            100,
+            0.1,
+            0,
+        ),
     ],
 )
 def test_tables_of_codecarbons_versions(tmp_path, text, seconds, kwh, left_out, capsys):
     path = tmp_path / "emissions.csv"
-    path.write_text(text)
+    path.write_bytes(text.encode())
     assert main(["emissions", str(path), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["total"]["seconds"] == pytest.approx(seconds)
     assert found["total"]["energy_kwh"] == pytest.approx(kwh)
     assert found["skipped"] == left_out
+
+
+def test_what_the_building_takes_is_read_from_codecarbons_table_too(tmp_path):
+    path = tmp_path / "emissions.csv"
+    row = "2025-01-01,p,r1,60,0.1,0,5,0.1,0.05,0.05,0.2,France,2.8.3,X,1 x A100"
+    path.write_text(f"{NEWER},gpu_count,pue\n{row},1,1.5\n")
+    found = emissions(tmp_path, subject=path)
+    assert found.pue == (1.5,)
+    assert found.hardware == ("1 × A100, X",)
 
 
 def test_codecarbon_reads_what_we_write_and_we_read_it_back(ledger, tmp_path):
@@ -363,14 +515,27 @@ def test_codecarbon_reads_what_we_write_and_we_read_it_back(ledger, tmp_path):
 
 @pytest.fixture
 def fitted(tmp_path):
-    """A model's file: 0.5 and 0.25 kWh of specialists, 0.05 of one left out, 0.2 of the fit."""
-    from eosfm_cli.manifest import ModelManifest, to_metadata
-
+    """A model's file: 0.5 and 0.25 kWh of specialists, 0.05 of one left out, 0.2 of the fit,
+    0.25 of making it smaller: 1.25 in all, 0.45 of it new, which is 36 %.
+    """
+    path = tmp_path / "model.safetensors"
     specialists = [
         {"name": "rgb", "backbone": "resnet18", "in_chans": 3, "seconds": 50, "energy_kwh": 0.5},
         {"name": "s1", "backbone": "resnet18", "in_chans": 2, "energy_kwh": 0.25},
         {"name": "old", "backbone": "resnet18", "in_chans": 2},
     ]
+    past_work = [
+        {"command": "train-specialist", "name": "out", "energy_kwh": 0.05},
+        {"command": "prune", "name": "landcover", "energy_kwh": 0.25},
+    ]
+    write_model_header(path, specialists, energy_kwh=0.2, emissions_kg=0.1, past_work=past_work)
+    return path
+
+
+def write_model_header(path, specialists, **entries):
+    """A model's file without its weights."""
+    from eosfm_cli.manifest import ModelManifest, to_metadata
+
     manifest = ModelManifest.model_validate(
         {
             "recipe": "landcover",
@@ -383,15 +548,11 @@ def fitted(tmp_path):
             "encoder": {},
             "specialists": specialists,
             "decoder": {"name": "UperNetDecoder"},
-            "energy_kwh": 0.2,
-            "emissions_kg": 0.1,
-            "past_work": [{"command": "train-specialist", "name": "out", "energy_kwh": 0.05}],
+            **entries,
         }
     )
     header = json.dumps({"__metadata__": to_metadata(manifest)}).encode()
-    path = tmp_path / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
-    return path
 
 
 def test_a_model_says_what_it_took_and_what_of_it_is_new(fitted, capsys):
@@ -404,11 +565,54 @@ def test_a_model_says_what_it_took_and_what_of_it_is_new(fitted, capsys):
         ("old", "reused", 0),
         ("out", "reused", 0.05),
         ("landcover", "new", 0.2),
+        ("landcover", "new", 0.25),
     ]
-    assert found["total"]["energy_kwh"] == pytest.approx(1.0)
-    assert found["new"]["energy_kwh"] == pytest.approx(0.2)
-    assert "new work: 20.0 % of the energy" in streams.err
+    assert found["total"]["energy_kwh"] == pytest.approx(1.25)
+    assert found["new"]["energy_kwh"] == pytest.approx(0.45)
+    assert "new work: 36.0 % of the energy" in streams.err
     assert "without figures (–): 1 run, the file does not tell" in streams.err
+
+
+def test_the_card_of_a_file_says_how_it_was_measured_where_the_ledger_knows(tmp_path, capsys):
+    from eosfm_cli.workflows.emissions import emissions as sum_up
+
+    path = tmp_path / "experiments" / "fit" / "landcover" / "1" / "model.safetensors"
+    path.parent.mkdir(parents=True)
+    specialist = {"name": "rgb", "backbone": "resnet18", "in_chans": 3, "energy_kwh": 0.5}
+    write_model_header(path, [{**specialist, "run": "train/rgb/1"}], energy_kwh=0.5)
+    root = tmp_path / "experiments"
+    how = {
+        "obtained": {"cpu": "measured (RAPL)"},
+        "hardware": {"cpu": "Xeon"},
+        "tool": "codecarbon",
+    }
+    append_record(root, record("rgb", run="train/rgb/1", energy_kwh=0.5, cpu_kwh=0.5, **how))
+    assert sum_up(root, subject=path).hardware == ()  # half of it is known
+    fit = record("landcover", command="fit-ensemble", run="fit/landcover/1", **how)
+    append_record(root, fit.model_copy(update={"energy_kwh": 0.5, "cpu_kwh": 0.5}))
+    append_record(root, record("other", run="train/other/1", energy_kwh=9, hardware={"cpu": "T4"}))
+    assert main(["emissions", str(path), "--card", "--experiments", str(root)]) == 0
+    text = capsys.readouterr().out
+    assert "hardware_used: Xeon" in text
+    assert "100 % measured" in text
+    assert "at least 1 kWh were measured" in text
+    assert main(["emissions", str(path), "--card", "--experiments", str(tmp_path)]) == 0
+    assert "How its parts were measured is not recorded here." in capsys.readouterr().out
+
+
+def test_a_file_has_nothing_else_to_go_by(fitted, capsys):
+    assert main(["emissions", str(fitted), "--by", "day"]) == 2
+    assert "one sum for each piece of work" in capsys.readouterr().err
+
+
+def test_inspect_says_it_too(fitted, capsys):
+    assert main(["inspect", str(fitted)]) == 0
+    said = "1.25 kWh: 36.0 % new work, 64.0 % reused; not known of train-specialist old"
+    assert said in capsys.readouterr().out
+    assert main(["inspect", str(fitted), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["new"]["energy_kwh"] == pytest.approx(0.45)
+    assert found["unmeasured"] == ["train-specialist old"]
 
 
 # ------------------------------------------------------------------------------ the country

@@ -11,10 +11,12 @@ import pytest
 import rasterio
 import torch
 
+from eosfm_cli.carbon.ledger import read_ledger
 from eosfm_cli.commands.app import main
 from eosfm_cli.ensemble.bundle import read_ensemble, write_ensemble
 from eosfm_cli.ensemble.specialist import Specialist, build_backbone
 from eosfm_cli.errors import EosfmError
+from eosfm_cli.lineage import lineage
 from eosfm_cli.manifest import DecoderInfo, ModelManifest, SpecialistInfo, read_manifest
 from eosfm_cli.recipe import Recipe
 from eosfm_cli.training.model import inner_encoder, load_model, open_model
@@ -110,6 +112,26 @@ def test_the_file_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[
     capsys.readouterr()
     assert main(["inspect", again["path"]]) == 0
     assert "rgb" in capsys.readouterr().out
+
+
+def test_what_it_took_is_in_the_ledger_and_in_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_fit(tmp_path / "run", tiny_recipe())
+    once, _ = prune(capsys, str(run.path), "--exclude", "nir")
+    twice, _ = prune(capsys, once["path"], "--exclude", "s1")
+    stages = read_ledger(tmp_path / "experiments").records
+    assert [stage.command for stage in stages] == ["prune", "prune"]
+    manifest = read_manifest(Path(twice["path"]))
+    assert isinstance(manifest, ModelManifest)
+    work = [made for made in lineage(manifest) if made.command == "prune"]
+    assert len(work) == 2
+    for made, stage in zip(work, stages, strict=True):
+        assert not made.reused
+        assert 0 < made.cost.seconds <= stage.seconds
+        assert made.cost.energy_kwh > 0
+    assert sum(made.command == "train-specialist" for made in lineage(manifest)) == len(SPECIALISTS)
 
 
 def test_predict_takes_the_smaller_model(

@@ -169,6 +169,14 @@ def test_errors_of_the_file_system_are_put_into_words(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["folder"]
 
 
+def test_pipes_and_devices_are_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="not an ordinary file"), replacing(pipe):
+        pytest.fail("there is nothing to write to")
+    assert pipe.is_fifo()
+
+
 def test_a_folder_is_tried_before_the_work(tmp_path: Path) -> None:
     check_writable(tmp_path)
     assert _names(tmp_path) == []

@@ -58,7 +58,13 @@ def codecarbon_row(record: StageRecord) -> dict[str, object]:
         "gpu_energy": record.gpu_kwh,
         "ram_energy": record.ram_kwh,
         "energy_consumed": record.energy_kwh,
+        "gpu_count": record.hardware.gpu_count,
+        "gpu_model": _counted(record.hardware),
     }
+
+
+def _counted(hardware: Hardware) -> str:
+    return f"{hardware.gpu_count or 1} x {hardware.gpu}" if hardware.gpu else ""
 
 
 def _local_time(utc: str) -> str:
@@ -111,13 +117,21 @@ def read_codecarbon_csv(path: Path) -> Ledger:
 
 
 def _latest(records: Iterable[StageRecord]) -> tuple[StageRecord, ...]:
-    """One row of each run: codecarbon adds another, with all so far, whenever it is flushed."""
+    """One row of each run: codecarbon adds another, with all so far, whenever it is flushed.
+
+    Rows of the oldest versions name no run; those that are alike to the last digit are copies.
+    """
     stages: dict[object, StageRecord] = {}
-    for number, record in enumerate(records):
-        key: object = record.stage or number
-        if key not in stages or record.seconds >= stages[key].seconds:
+    for record in records:
+        key: object = record.stage or record.model_dump_json()
+        if key not in stages or _extent(record) >= _extent(stages[key]):
             stages[key] = record
     return tuple(stages.values())
+
+
+def _extent(record: StageRecord) -> tuple[float, float]:
+    """A tracker that was started again counts its time from there on, its energy from the first."""
+    return record.energy_kwh, record.seconds
 
 
 def _cells(text: str) -> Iterator[list[str]]:
@@ -166,6 +180,7 @@ def _stage(row: Mapping[str, str]) -> StageRecord:
         hardware=Hardware(cpu=row.get("cpu_model") or None, gpu=row.get("gpu_model") or None),
         obtained=Obtained(cpu=_NOT_STATED, gpu=_NOT_STATED, ram=_NOT_STATED),
         tool=f"codecarbon {version}" if version else FOREIGN,
+        columns={"pue": float(row["pue"])} if row.get("pue") else {},
     )
 
 

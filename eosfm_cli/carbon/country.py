@@ -64,7 +64,7 @@ def _positive(text: object) -> float | None:
 
 
 def countries() -> dict[str, str]:
-    """Every country that can be counted for: its three letters -> its name.
+    """Every country that can be counted for: its three letters -> its name; none if none is known.
 
     codecarbon is not imported for it, which would take half a second.
     """
@@ -72,5 +72,8 @@ def countries() -> dict[str, str]:
     if found is None or not found.submodule_search_locations:
         return {}
     path = Path(found.submodule_search_locations[0]) / _TABLE
-    table = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a broken installation; whoever measures with it says so
+        return {}
     return {code: str(entry.get("country_name", code)) for code, entry in table.items()}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eosfm_cli.carbon.country import COUNTRY_VARIABLE, intensity
+from eosfm_cli.carbon.processor import has_known_power, named_at_once
 from eosfm_cli.results import Finding
 
 _COUNTERS = "/sys/class/powercap"
@@ -28,6 +29,23 @@ def cpu_counters() -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "CPU: modelled from its load, as this machine shows no counters")
+        yield from _nominal_power()
+
+
+def _nominal_power() -> Iterator[Finding]:
+    """What is guessed of a processor that codecarbon does not know."""
+    from codecarbon.core.config import get_hierarchical_config
+    from codecarbon.core.util import detect_cpu_model
+
+    with named_at_once():
+        model = detect_cpu_model()
+        known = has_known_power(model)
+    if not known and not get_hierarchical_config().get("force_cpu_power"):
+        yield Finding(
+            "warning",
+            f"CPU: 4 W for each thread is a guess, as codecarbon does not know {model or 'it'}",
+            "export CODECARBON_FORCE_CPU_POWER=… with its nominal power (TDP) in W",
+        )
 
 
 def gpu_counters() -> Iterator[Finding]:

@@ -9,16 +9,24 @@ who count them.
 
 from __future__ import annotations
 
+import errno
+import json
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from eosfm_cli.errors import DataError, unwritable
 from eosfm_cli.results import Cost
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 LEDGER_NAME = "emissions.jsonl"
 
@@ -26,6 +34,9 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 State = Literal["running", "completed", "failed", "interrupted"]
 
 NOT_MEASURED = "not measured"
+
+_LOCK_PATIENCE_S = 1.0
+"""How long a line waits for another machine's."""
 
 _AMOUNTS = (
     "seconds",
@@ -56,6 +67,8 @@ class Hardware(_Value):
     cpu_count: int | None = None
     gpu: str | None = None
     gpu_count: int = 0
+    gpu_ids: tuple[int, ...] = ()
+    """By the driver's numbers."""
     ram_gb: float | None = None
 
 
@@ -108,7 +121,7 @@ class StageRecord(_Value):
     """What measured, with its version."""
     problem: str | None = None
     """Why it was not measured."""
-    columns: dict[str, str | float | None] = {}
+    columns: dict[str, JsonValue] = {}
     """What else codecarbon's table says, by its own names."""
 
     @property
@@ -144,12 +157,29 @@ def append_record(root: Path, record: StageRecord) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
+            _keep_others_out(descriptor)
             _append_line(descriptor, record.model_dump_json(exclude_defaults=True).encode())
         finally:
             os.close(descriptor)
     except OSError as error:
         raise unwritable(path, error) from None
     return path
+
+
+def _keep_others_out(descriptor: int) -> None:
+    """Let other machines wait until the file is closed: network drives append to no line's end.
+
+    Where there are no locks, or somebody does not give theirs up, the line is written all the same.
+    """
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while fcntl is not None and time.monotonic() < deadline:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in {errno.EACCES, errno.EAGAIN}:
+                return
+        time.sleep(0.005)
 
 
 def _append_line(descriptor: int, line: bytes) -> None:
@@ -161,8 +191,12 @@ def _append_line(descriptor: int, line: bytes) -> None:
         raise OSError("the disk is full")
 
 
-def read_ledger(root: Path) -> Ledger:
+def read_ledger(root: Path, *, run: str | None = None) -> Ledger:
     """Read the project's ledger, or the ledger file that is named.
+
+    Args:
+        root: The project's folder of runs, or the file.
+        run: Only the stages of this one, as the ledger names it; of a long ledger that is quick.
 
     Raises:
         DataError: There is none, or it cannot be read.
@@ -177,16 +211,43 @@ def read_ledger(root: Path) -> Ledger:
         ) from None
     except OSError as error:
         raise DataError(f"Cannot read {path}: {error.strerror or error}.") from None
-    parsed = [_parse(line) for line in lines if line.strip()]
-    records = [record for record in parsed if record is not None]
+    wanted = lines if run is None else filter(_naming(run), lines)
+    parsed = [record for line in wanted if line.strip() for record in _parsed(line)]
+    records = [one for one in parsed if one is not None and run in (None, one.run)]
     return Ledger(path, joined(records), skipped=len(parsed) - len(records))
 
 
-def _parse(line: bytes) -> StageRecord | None:
+def _naming(run: str) -> Callable[[bytes], bool]:
+    """Whether a line may be of a run, by its bytes."""
+    written = {json.dumps(run, ensure_ascii=plain)[1:-1].encode() for plain in (True, False)}
+    return lambda line: any(name in line for name in written)
+
+
+_MARKS = b"\0\xef\xbb\xbf \t\r"
+"""Around a line: what a machine that went down leaves behind, and what editors put there."""
+
+
+def _parsed(line: bytes) -> Iterator[StageRecord | None]:
+    """The records in a line, which is one; `None` for what is none."""
     try:
-        return StageRecord.model_validate_json(line)
+        yield StageRecord.model_validate_json(line)
     except ValidationError:
-        return None
+        yield from _several(line.strip(_MARKS).decode(errors="replace"))
+
+
+def _several(text: str) -> Iterator[StageRecord | None]:
+    """Records that follow each other: of joined files, the first may not have ended its line."""
+    decoder = json.JSONDecoder()
+    while True:
+        try:
+            _, end = decoder.raw_decode(text)
+            yield StageRecord.model_validate_json(text[:end])
+        except (ValueError, RecursionError):
+            yield None
+            return
+        text = text[end:].lstrip()
+        if not text:
+            return
 
 
 def joined(lines: Iterable[StageRecord]) -> tuple[StageRecord, ...]:
@@ -216,10 +277,10 @@ def cost_of_run(root: Path, run: Path) -> Cost | None:
     `None` where the ledger cannot be read or does not know the run.
     """
     try:
-        records = read_ledger(root).records
+        records = read_ledger(root, run=shown_run(root, run)).records
     except DataError:
         return None
-    own = [record.cost for record in records if record.run == shown_run(root, run)]
+    own = [record.cost for record in records]
     return sum(own, Cost()) if own else None
 
 

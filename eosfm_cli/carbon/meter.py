@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from eosfm_cli.carbon.country import intensity
 from eosfm_cli.carbon.ledger import Hardware, Intensity, Obtained
+from eosfm_cli.carbon.processor import has_known_power, named_at_once
 from eosfm_cli.results import Cost
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from codecarbon.output_methods.emissions_data import EmissionsData
 
 _SAMPLE_EVERY_S = 7.5
+_SAMPLING_SHARE = 0.002
+"""How much of one processor core may go into looking at the power."""
 _FRESH_S = 1.0
 """Figures so far that are younger than this are given again."""
 _PROBE_PATIENCE_S = 5.0
@@ -35,6 +38,21 @@ _SHORTEST_S = 0.5
 """Less than this under measurement says nothing about the rest."""
 _NEVER_S = 1e6
 """codecarbon's own sampling is left out: two threads at once would count a moment twice."""
+
+
+_probing: set[threading.Event] = set()
+"""Of meters that look at the hardware."""
+
+
+def _wait_for_probes() -> None:
+    """Let no process be forked while a thread imports: it would wait for those modules for ever."""
+    if threading.current_thread() is threading.main_thread():
+        for probed in tuple(_probing):
+            probed.wait(_PROBE_PATIENCE_S)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
+    os.register_at_fork(before=_wait_for_probes)
 
 
 @dataclass(frozen=True)
@@ -127,6 +145,7 @@ class Meter:
         self._tracker: OfflineEmissionsTracker | None = None
         self._latest = _Latest()
         self._intensity: Intensity | None = None
+        self._obtained = Obtained()
         self._problem: str | None = None
         self._head: Amounts | None = None
         self._reading: Reading | None = None
@@ -138,6 +157,7 @@ class Meter:
         if idle:
             self._probed.set()
         else:
+            _probing.add(self._probed)
             threading.Thread(target=self._run, name="eosfm-energy", daemon=True).start()
 
     @property
@@ -186,6 +206,7 @@ class Meter:
     def _run(self) -> None:
         self._start()
         self._probed.set()
+        _probing.discard(self._probed)
         while not self._over.wait(_SAMPLE_EVERY_S):
             if self._beat is not None:
                 self._beat()
@@ -196,14 +217,19 @@ class Meter:
         try:
             tracker, found = _build_tracker(self._gpus)
             tracker._output_handlers.append(self._latest)
-            tracker.start()
+            with named_at_once():
+                tracker.start()
+            if tracker._start_time is None:  # it keeps to itself why
+                raise RuntimeError("codecarbon found no way to measure here")
+            _sample_sparingly(tracker)
+            obtained = _obtained(tracker)
             with self._lock:
-                self._intensity = found
+                self._intensity, self._obtained = found, obtained
                 if not self._over.is_set():
                     self._tracker = tracker
             if self._tracker is None:
                 tracker.stop()
-        except Exception as error:  # the work goes on without figures, and the record says why
+        except (Exception, SystemExit) as error:  # the work goes on, and the record says why
             self._problem = f"{type(error).__name__}: {error}"
 
     # -------------------------------------------------------------------------- figures
@@ -227,8 +253,8 @@ class Meter:
             return shown
         try:
             return self._by_processor_time(shown, seconds, cpu_seconds)
-        except Exception as error:
-            return replace(shown, problem=f"{type(error).__name__}: {error}")
+        except Exception:  # of a machine whose processor has no power that is known
+            return replace(shown, problem="too short to measure")
 
     def _shown(self, seconds: float) -> Reading:
         """Figures of the time under measurement, and of the moments before at the same power."""
@@ -239,7 +265,7 @@ class Meter:
             Amounts(seconds),
             intensity=self._intensity,
             hardware=_hardware(tracker, data),
-            obtained=_obtained(tracker),
+            obtained=self._obtained,
             tool=f"codecarbon {data.codecarbon_version}",
             data=data,
         )
@@ -260,9 +286,10 @@ class Meter:
         hours = seconds / 3600 * pue
         cpu_kwh, ram_kwh = cpu._tdp * load * hours / 1000, ram.total_power().W * hours / 1000
         grams = self._intensity.g_per_kwh if self._intensity else 0.0
+        nominal = f"{cpu._tdp:.0f} W of nominal power{_where_from(cpu, self._tracker)}"
         obtained = shown.obtained.model_copy(
             update={
-                "cpu": f"modelled from its processor time and {cpu._tdp:.0f} W, as it was short",
+                "cpu": f"modelled from its processor time, as it was short, and {nominal}",
                 **({"gpu": "not measured, as it was too short"} if "GPU" in parts else {}),
             }
         )
@@ -338,16 +365,28 @@ def _build_tracker(gpus: int) -> tuple[OfflineEmissionsTracker, Intensity]:
     return tracker, found
 
 
+def _sample_sparingly(tracker: OfflineEmissionsTracker) -> None:
+    """Look at the power less often than every second where that takes long: among many processes.
+
+    Each look goes through all of them to find the children of this one.
+    """
+    began = time.thread_time()
+    tracker._monitor_power()
+    seconds = (time.thread_time() - began) / _SAMPLING_SHARE
+    tracker._scheduler_monitor_power.interval = min(max(seconds, 1.0), _SAMPLE_EVERY_S)
+
+
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+
 def _gpus_in_use(count: int) -> dict[str, Any]:
     """The first visible GPUs: those of others on the same machine are not counted."""
-    from codecarbon.core.gpu import is_nvidia_system
+    from codecarbon.core.gpu import is_nvidia_system, is_rocm_system
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible == "":  # codecarbon takes an empty list for none given, and counts them all
-        return {"gpu_ids": []}
-    if visible is not None:
-        return {"gpu_ids": ",".join(visible.split(",")[:count])}
-    return {"gpu_ids": list(range(count))} if is_nvidia_system() else {}
+    for visible in filter(lambda given: given is not None, map(os.environ.get, _VISIBLE)):
+        # nothing but a list is taken for no GPU at all
+        return {"gpu_ids": ",".join(visible.split(",")[:count]) if visible.strip() else []}
+    return {"gpu_ids": list(range(count))} if is_nvidia_system() or is_rocm_system() else {}
 
 
 _CPU_WAYS = {
@@ -357,9 +396,11 @@ _CPU_WAYS = {
     "cpu_load": "modelled from this process's load and {tdp:.0f} W of nominal power",
     "constant": "constant: half of {tdp:.0f} W of nominal power",
 }
+_NOMINAL = {"cpu_load", "constant"}
+_GUESSED = ", a guess: codecarbon does not know this processor"
+_ANY = ", a guess for any processor"
+_SET = ", set in codecarbon's configuration"
 _CONSTANT_RAM = "constant per memory module; how many is guessed from the memory in use"
-
-
 _ALONE = "; this node's other training processes are not in it"
 
 
@@ -375,24 +416,48 @@ def _obtained(tracker: OfflineEmissionsTracker) -> Obtained:
     for part in getattr(tracker, "_hardware", ()):
         kind = type(part).__name__
         if kind == "CPU":
-            found["cpu"] = _CPU_WAYS.get(part._mode, str(part._mode)).format(tdp=part._tdp or 0)
-            if part._mode == "cpu_load" and _has_siblings():
-                found["cpu"] += _ALONE
-        elif kind == "GPU":
+            found["cpu"] = _cpu_way(part, tracker)
+        elif kind == "GPU" and _counted_gpus(part):
             found["gpu"] = "measured for the whole device (driver)"
         elif kind == "RAM":
-            found["ram"] = _CONSTANT_RAM
+            given = getattr(tracker, "_force_ram_power", None)
+            found["ram"] = _CONSTANT_RAM if given is None else f"constant: {given:g} W{_SET}"
         elif kind in {"Raspberry", "AppleSiliconChip"}:
             found[part.chip_part.lower()] = "measured for the whole machine (power meter)"
     return Obtained(**found)
 
 
+def _cpu_way(cpu: Any, tracker: OfflineEmissionsTracker) -> str:  # noqa: ANN401 - a part of codecarbon's
+    way = _CPU_WAYS.get(cpu._mode, str(cpu._mode)).format(tdp=cpu._tdp or 0)
+    if cpu._mode in _NOMINAL:
+        way += _where_from(cpu, tracker)
+    return way + (_ALONE if cpu._mode == "cpu_load" and _has_siblings() else "")
+
+
+def _where_from(cpu: Any, tracker: OfflineEmissionsTracker) -> str:  # noqa: ANN401
+    """Where a processor's nominal power is from, unless it is codecarbon's table."""
+    if getattr(tracker, "_force_cpu_power", None) is not None:
+        return _SET
+    if getattr(cpu, "_is_generic_tdp", False):
+        return _ANY
+    return "" if has_known_power(cpu._model) else _GUESSED
+
+
+def _counted_gpus(part: Any) -> dict[int, str]:  # noqa: ANN401 - a part of codecarbon's
+    """Those that are counted: the driver's number -> name."""
+    ids = part._get_gpu_ids()
+    devices = part.devices.get_gpu_static_info()
+    return {one["gpu_index"]: str(one["name"]) for one in devices if one["gpu_index"] in ids}
+
+
 def _hardware(tracker: OfflineEmissionsTracker, data: EmissionsData) -> Hardware:
-    has_gpu = any(type(part).__name__ == "GPU" for part in getattr(tracker, "_hardware", ()))
+    parts = [one for one in getattr(tracker, "_hardware", ()) if type(one).__name__ == "GPU"]
+    gpus = {number: name for part in parts for number, name in _counted_gpus(part).items()}
     return Hardware(
         cpu=data.cpu_model or None,
         cpu_count=data.cpu_count,
-        gpu=data.gpu_model or None,
-        gpu_count=(data.gpu_count or 0) if has_gpu else 0,
+        gpu=", ".join(dict.fromkeys(gpus.values())) or None,
+        gpu_count=len(gpus),
+        gpu_ids=tuple(gpus),
         ram_gb=data.ram_total_size,
     )

@@ -13,7 +13,14 @@ from pathlib import Path
 
 from eosfm_cli.carbon.codecarbon_csv import OWN_COLUMNS, write_codecarbon_csv
 from eosfm_cli.carbon.country import COUNTRY_VARIABLE, intensity
-from eosfm_cli.carbon.ledger import StageRecord, State, append_record, read_ledger, shown_run
+from eosfm_cli.carbon.ledger import (
+    LEDGER_NAME,
+    StageRecord,
+    State,
+    append_record,
+    read_ledger,
+    shown_run,
+)
 from eosfm_cli.carbon.meter import Amounts, Meter, Reading
 from eosfm_cli.errors import BudgetReached, EosfmError, Interrupted
 from eosfm_cli.progress import Progress, Silent
@@ -26,6 +33,7 @@ _LINE_EVERY_S = 15.0
 """How much of a stage without epochs is lost at most when it is killed, and a little more."""
 _LINE_APART_S = 1.0
 """Lines of shorter epochs are not worth their length."""
+_TABLE_TRIES = 3
 
 
 @contextmanager
@@ -153,25 +161,31 @@ class _Stage:
         return None if now_km2 is None else max(now_km2 - before_km2, 0.0)
 
     def _tables(self, run: Path | None) -> Exception | None:
-        """Write codecarbon's tables from the ledger: the run's and the project's."""
+        """Write codecarbon's tables of the run and the project from the ledger, if it is there."""
+        if self.meter.problem is not None:
+            return None
         try:
-            _write_table(self._root)
+            records = _write_table(self._root)
             if run is not None:
                 shown = shown_run(self._root, run)
-                own = [one for one in read_ledger(self._root).records if one.run == shown]
+                own = [one for one in records if one.run == shown]
                 write_codecarbon_csv(RunDir(run).emissions, own)
         except (EosfmError, OSError) as error:
             return error
-        except Exception:  # codecarbon cannot be imported, which the record says already
+        except Exception:  # codecarbon cannot be imported
             return None
         return None
 
 
-def _write_table(root: Path) -> None:
-    """Write the project's table, again if another process has added to the ledger meanwhile."""
-    ledger = read_ledger(root)
-    while True:
-        write_codecarbon_csv(root / TABLE_NAME, ledger.records)
-        written, ledger = ledger.records, read_ledger(root)
-        if ledger.records == written:
-            return
+def _write_table(root: Path) -> tuple[StageRecord, ...]:
+    """Write the project's table, again if another process has added to the ledger meanwhile.
+
+    Not for ever: others that go on adding write it themselves when they end.
+    """
+    for _ in range(_TABLE_TRIES):
+        size = (root / LEDGER_NAME).stat().st_size
+        records = read_ledger(root).records
+        write_codecarbon_csv(root / TABLE_NAME, records)
+        if (root / LEDGER_NAME).stat().st_size == size:
+            break
+    return records

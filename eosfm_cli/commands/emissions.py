@@ -12,11 +12,11 @@ from eosfm_cli.commands import figures, options
 from eosfm_cli.commands.console import ConsoleProgress, write_json, write_table, write_text
 from eosfm_cli.commands.options import OUTPUT, example, new_app
 from eosfm_cli.errors import UsageError
+from eosfm_cli.results import Cost
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eosfm_cli.results import Cost
     from eosfm_cli.workflows.emissions import EmissionsResult, EmissionsRow, Equivalent
 
 app = new_app()
@@ -121,7 +121,8 @@ def emissions(
         write_text(emissions_card(result))
     else:
         columns, rows = _table(result, per_km2=per is not None)
-        _write(columns, rows, _total(result, columns), markdown=markdown)
+        total = _total(result, columns, per_km2=per is not None)
+        _write(columns, rows, total, markdown=markdown)
     _remark(result)
 
 
@@ -143,37 +144,47 @@ def _refuse_two_forms(**forms: bool) -> None:
 
 def _table(result: EmissionsResult, *, per_km2: bool) -> tuple[list[str], list[list[str | None]]]:
     keys = list(result.rows[0].group) if result.rows else []
-    last = ["km²", "Wh per km²", "g CO₂eq per km²"] if per_km2 else ["share of energy"]
+    last = ["km²", "energy per km²", "CO₂eq per km²"] if per_km2 else ["share of energy"]
     columns = [*keys, "runs", "time", "energy", "CO₂eq", *last]
     return columns, [_cells(row, per_km2=per_km2) for row in result.rows]
 
 
 def _cells(row: EmissionsRow, *, per_km2: bool) -> list[str | None]:
     share = figures.share(row.share) if row.energy_kwh else None
-    area = row.area_km2
+    cost = Cost(row.seconds, row.energy_kwh, row.emissions_kg)
     return [
         *row.group.values(),
         str(row.runs),
-        figures.duration(row.seconds),
-        figures.energy(row.energy_kwh),
-        figures.mass(row.emissions_kg),
-        *(
-            [
-                figures.three(area),
-                figures.three(1000 * row.energy_kwh / area),
-                figures.three(1000 * row.emissions_kg / area),
-            ]
-            if per_km2
-            else [share]
-        ),
+        *_figures(cost),
+        *(_per_area(cost, row.area_km2) if per_km2 else [share]),
     ]
 
 
-def _total(result: EmissionsResult, columns: Sequence[str]) -> list[str | None]:
+def _per_area(cost: Cost, area_km2: float) -> list[str | None]:
+    return [
+        figures.three(area_km2),
+        _sized(1000 * cost.energy_kwh / area_km2, "Wh"),
+        _sized(1000 * cost.emissions_kg / area_km2, "g"),
+    ]
+
+
+def _sized(amount: float, unit: str) -> str | None:
+    """A small amount in a unit that leaves it readable; nothing where nobody measured."""
+    if not amount:
+        return None
+    for prefix in ("", "m"):
+        if amount >= 0.1:
+            return f"{figures.three(amount)} {prefix}{unit}"
+        amount *= 1000
+    return f"{figures.three(amount)} µ{unit}"
+
+
+def _total(result: EmissionsResult, columns: Sequence[str], *, per_km2: bool) -> list[str | None]:
     labels = list(result.rows[0].group) if result.rows else []
     runs = str(sum(row.runs for row in result.rows))
-    sums = [runs, *_figures(result.total)]
-    own = ["total", *([None] * (len(labels) - 1)), *sums]
+    area = sum(row.area_km2 for row in result.rows)
+    last = _per_area(result.total, area) if per_km2 else []
+    own = ["total", *([None] * (len(labels) - 1)), runs, *_figures(result.total), *last]
     return [*own, *([None] * (len(columns) - len(own)))]
 
 
@@ -247,6 +258,8 @@ def _remark(result: EmissionsResult) -> None:
     if result.methods:
         shares = [f"{figures.share(share)} {how}" for how, share in result.methods.items()]
         progress.say(f"of the energy: {', '.join(shares)}")
+    for pue in result.pue:
+        progress.say(f"the building counts too: energy is {pue:g} times the machine's (PUE)")
     for intensity in result.intensities:
         progress.say(f"carbon intensity: {intensity}")
     if any(intensity.partition(", ")[2].startswith("world") for intensity in result.intensities):
@@ -291,8 +304,13 @@ def _warn(result: EmissionsResult, progress: ConsoleProgress) -> None:
         )
     if result.side_by_side:
         progress.warn(
-            f"{result.side_by_side} runs ran side by side on a machine that measures them together:"
-            " what they share counts for each"
+            f"{result.side_by_side} runs ran side by side on one machine, and each counts all of: "
+            f"{', '.join(result.counted_twice)}; what of it is whose cannot be told"
+        )
+    if result.no_area:
+        progress.warn(
+            f"left out: {_counted(result.no_area, 'prediction')} that "
+            f"{'does' if result.no_area == 1 else 'do'} not tell what area was mapped"
         )
     if result.skipped:
         progress.warn(f"lines of {result.ledger} left out, as no records: {result.skipped}")

@@ -33,6 +33,19 @@ def mass(kg: float) -> str:
     return f"{three(kg * 1000)} g" if kg < 1 else f"{three(kg)} kg"
 
 
+def latency(seconds: float) -> str:
+    """A time that is mostly below a second: `41.3 ms`."""
+    return f"{three(seconds * 1000)} ms" if seconds < 1 else duration(seconds)
+
+
+def operations(number: float) -> str:
+    """Floating-point operations: `35.2 kFLOP`."""
+    for unit, power in (("G", 9), ("M", 6), ("k", 3)):
+        if number >= 10**power:
+            return f"{three(number / 10**power)} {unit}FLOP"
+    return f"{three(number)} FLOP"
+
+
 def count(number: int) -> str:
     """A count of parameters: `3.71 M`, `12.4 k`, `512`."""
     if number >= 1_000_000:

@@ -100,6 +100,8 @@ def _entry(found: Inspection) -> dict[str, Any]:
         "bytes": found.bytes,
         "parameters": found.parameters,
         "cost": found.cost,
+        "new": found.new,
+        "unmeasured": found.unmeasured,
         **manifest,
         "plan": plan,
         "card": found.card,
@@ -191,10 +193,18 @@ def _facts(found: Inspection) -> list[tuple[str, str | None]]:
         ("parameters", figures.count(found.parameters)),
         ("size", figures.size(found.bytes)),
         ("time in all", figures.duration(cost.seconds) if cost.seconds else None),
-        ("energy in all", figures.energy(cost.energy_kwh) if cost.energy_kwh else None),
+        ("energy in all", _energy(found) if cost.energy_kwh else None),
         ("CO₂eq in all", figures.mass(cost.emissions_kg) if cost.emissions_kg else None),
         ("made", manifest.created),
     ]
+
+
+def _energy(found: Inspection) -> str:
+    share = found.new.energy_kwh / found.cost.energy_kwh
+    text = f"{figures.energy(found.cost.energy_kwh)}: {figures.share(share)} new work"
+    reused = f", {figures.share(1 - share)} reused" if share < 1 else ""
+    missing = f"; not known of {', '.join(found.unmeasured)}" if found.unmeasured else ""
+    return text + reused + missing
 
 
 def _licence(found: Inspection) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from eosfm_cli.carbon.codecarbon_csv import read_codecarbon_csv
 from eosfm_cli.carbon.ledger import (
@@ -18,10 +19,13 @@ from eosfm_cli.carbon.ledger import (
     read_ledger,
     shown_run,
 )
-from eosfm_cli.errors import DataError
+from eosfm_cli.errors import DataError, UsageError
 from eosfm_cli.progress import Silent
 from eosfm_cli.results import Cost
 from eosfm_cli.run_dir import RunDir, write_csv
+
+if TYPE_CHECKING:
+    from eosfm_cli.lineage import Made
 
 By = Literal["stage", "command", "specialist", "day", "hardware"]
 PARTS = ("cpu", "gpu", "ram")
@@ -67,6 +71,7 @@ class EmissionsResult:
     subject: str
     rows: tuple[EmissionsRow, ...]
     """In the order in which they first ran."""
+    commands: tuple[str, ...]
     total: Cost
     unmeasured: dict[str, int]
     """Why stages have no figures of energy -> how many."""
@@ -75,7 +80,13 @@ class EmissionsResult:
     unfinished: int
     """Stages that were killed, or still run; what they took until then is counted."""
     side_by_side: int
-    """Stages that ran beside another on a machine which only measures both together."""
+    """Stages that ran beside another which counts the same part of the machine as its own."""
+    counted_twice: tuple[str, ...]
+    """Those parts: `cpu`, `gpu`, `ram`."""
+    pue: tuple[float, ...]
+    """By what the energy was multiplied for what the building takes, where it was."""
+    no_area: int
+    """Of the energy per area: predictions left out, as they do not know what they mapped."""
     intensities: tuple[str, ...]
     """Every carbon intensity that was counted with, and its source."""
     places: tuple[str, ...]
@@ -116,10 +127,19 @@ def emissions(
 
     Raises:
         DataError: There is nothing of the kind.
+        UsageError: A file to write is the one that is read, or a file's sums are wanted by what
+            it does not tell.
         OutputError: A file cannot be written.
     """
     found = _found(subject, root)
+    if found.groups is not None and by != "stage":
+        raise UsageError(
+            f"{subject} keeps one sum for each piece of work behind it, and nothing else to go by.",
+            hint="Leave out --by, or sum up the project: eosfm emissions --by " + by,
+        )
     records = [r for r in found.ledger.records if not per_km2 or r.area_km2]
+    no_area = [r for r in found.ledger.records if r.command == "predict" and not r.area_km2]
+    _refuse_to_replace(found.ledger.path, (csv, plot))
     if per_km2 and not records:
         raise DataError(
             f"No prediction in {found.ledger.path} says what area it mapped.",
@@ -130,7 +150,22 @@ def emissions(
         _write_rows(csv, rows)
     if plot is not None:
         _draw(plot, rows)
-    return _result(found, records, rows, files=tuple(filter(None, (csv, plot))))
+    return _result(
+        found,
+        records,
+        rows,
+        files=tuple(filter(None, (csv, plot))),
+        no_area=len(no_area) if per_km2 else 0,
+    )
+
+
+def _refuse_to_replace(ledger: Path, targets: Iterable[Path | None]) -> None:
+    for target in filter(None, targets):
+        if target.exists() and target.samefile(ledger):
+            raise UsageError(
+                f"{target} is where the figures are from; it is not written over.",
+                hint="Give the table a name of its own: --csv energy.csv",
+            )
 
 
 # ------------------------------------------------------------------------------ what is meant
@@ -149,6 +184,8 @@ class _Found:
     """What the rows are, where it is no choice."""
     new: Cost | None = None
     reused: Cost | None = None
+    told: tuple[StageRecord, ...] | None = None
+    """Of a file: the stages behind it that tell how they were measured, if all do."""
 
 
 def _found(subject: Path | None, root: Path) -> _Found:
@@ -170,8 +207,9 @@ def _found(subject: Path | None, root: Path) -> _Found:
 
 def _of_folder(path: Path) -> _Found:
     """A project with its ledger, or a run: what the ledger knows of it, else its own table."""
-    if (path / LEDGER_NAME).is_file():
-        return _Found(read_ledger(path), f"the project {path}")
+    for project in (path, path / "experiments"):
+        if (project / LEDGER_NAME).is_file():
+            return _Found(read_ledger(project), f"the project {project}")
     run = RunDir(path)
     root = run.experiments
     if (root / LEDGER_NAME).is_file():
@@ -189,7 +227,7 @@ def _of_folder(path: Path) -> _Found:
 
 def _of_file(path: Path, root: Path) -> _Found:
     """An ensemble or a model: what it says of the work behind it."""
-    from eosfm_cli.lineage import Made, cost_in_all, lineage
+    from eosfm_cli.lineage import cost_in_all, lineage, new_work
     from eosfm_cli.workflows.inspect import inspect  # torch, for files in the published format
 
     work = lineage(inspect(str(path), root=root, progress=Silent()).manifest)
@@ -215,16 +253,34 @@ def _of_file(path: Path, root: Path) -> _Found:
         Ledger(path, records, skipped=0),
         str(path),
         lambda one: {"command": one.command, "name": one.name, "work": kinds[id(one)]},
-        new=cost_in_all(made for made in work if not made.reused),
+        told=_stages_behind(work, path, root),
+        new=new_work(work),
         reused=cost_in_all(made for made in work if made.reused),
     )
+
+
+def _stages_behind(work: Sequence[Made], path: Path, root: Path) -> tuple[StageRecord, ...]:
+    """What the project's ledger knows of the runs behind a file; nothing if it lacks one."""
+    runs = {made.where for made in work if made.command == "train-specialist"}
+    if any(made.command == "fit-ensemble" for made in work):
+        runs.add(shown_run(root, path.parent))
+    try:
+        known = [one for one in read_ledger(root).records if one.run in runs]
+    except DataError:
+        return ()
+    return tuple(known) if runs == {one.run for one in known if one.measured} else ()
 
 
 # ------------------------------------------------------------------------------ sums
 
 
+_COUNT = re.compile(r"^\d+ x ")
+"""How codecarbon begins the name of GPUs."""
+
+
 def _machine(hardware: Hardware) -> str:
-    gpu = f"{hardware.gpu_count or 1} × {hardware.gpu}" if hardware.gpu else None
+    name = _COUNT.sub("", hardware.gpu or "")
+    gpu = f"{hardware.gpu_count or 1} × {name}" if name else None
     return ", ".join(filter(None, (gpu, hardware.cpu)))
 
 
@@ -242,7 +298,15 @@ def _rows(records: Sequence[StageRecord], groups: Groups) -> tuple[EmissionsRow,
     for record in records:
         found.setdefault(tuple(groups(record).values()), []).append(record)
     whole = _sum(records).energy_kwh
-    return tuple(_row(groups(members[0]), members, whole) for members in found.values())
+    return tuple(
+        _row({key: _on_one_line(text) for key, text in groups(members[0]).items()}, members, whole)
+        for members in found.values()
+    )
+
+
+def _on_one_line(text: str) -> str:
+    """A name as a table can show it: those of files may hold anything."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _row(group: dict[str, str], records: Sequence[StageRecord], whole: float) -> EmissionsRow:
@@ -272,19 +336,25 @@ def _result(
     rows: tuple[EmissionsRow, ...],
     *,
     files: tuple[Path, ...],
+    no_area: int,
 ) -> EmissionsResult:
     measured = [record for record in records if record.measured]
-    told = measured if found.groups is None else []  # a file keeps sums alone
+    told = measured if found.told is None else list(found.told)  # a file keeps sums alone
     total = _sum(records)
+    side_by_side, counted_twice = _side_by_side(records)
     return EmissionsResult(
         ledger=found.ledger.path,
         subject=found.subject,
         rows=rows,
+        commands=_distinct(record.command for record in records),
         total=total,
         unmeasured=dict(Counter(r.problem or NOT_MEASURED for r in records if not r.measured)),
         skipped=found.ledger.skipped,
         unfinished=sum(record.state == "running" for record in records),
-        side_by_side=_side_by_side(records),
+        side_by_side=side_by_side,
+        counted_twice=counted_twice,
+        pue=tuple(dict.fromkeys(filter(None, map(_pue, told)))),
+        no_area=no_area,
         intensities=_intensities(told),
         places=_distinct(_place(r.intensity.source) for r in told if r.intensity),
         hardware=_distinct(_machine(record.hardware) for record in told),
@@ -319,25 +389,41 @@ def _method(way: str) -> str:
     return word if word in {"measured", "modelled", "constant"} else "not stated"
 
 
-def _side_by_side(records: Iterable[StageRecord]) -> int:
-    """Stages that overlap with another whose energy the same counter shows."""
-    shared = [
-        record
-        for record in records
-        if record.node
-        and record.written
-        and ("whole" in record.obtained.cpu or "whole" in record.obtained.gpu)
-    ]
+def _pue(record: StageRecord) -> float | None:
+    found = record.columns.get("pue")
+    return float(found) if isinstance(found, int | float) and found not in (0, 1) else None
+
+
+def _side_by_side(records: Iterable[StageRecord]) -> tuple[int, tuple[str, ...]]:
+    """Stages that ran at once on one machine, and the parts of it that each counts as its own."""
+    timed = [record for record in records if record.node and record.written]
     found: set[int] = set()
-    ordered = sorted(shared, key=lambda one: (one.node or "", one.started))
-    last: StageRecord | None = None
-    for record in ordered:
-        if last is not None and last.node == record.node and record.started < (last.written or ""):
-            found |= {id(last), id(record)}
-        ends = record.written or ""
-        if last is None or last.node != record.node or ends > (last.written or ""):
-            last = record
-    return len(found)
+    parts: set[str] = set()
+    running: list[StageRecord] = []
+    for record in sorted(timed, key=lambda one: (one.node or "", one.started)):
+        running = [
+            one
+            for one in running
+            if one.node == record.node and (one.written or "") > record.started
+        ]
+        for other in running:
+            if both := _counted_by_both(record, other):
+                found |= {id(record), id(other)}
+                parts |= both
+        running.append(record)
+    return len(found), tuple(part for part in PARTS if part in parts)
+
+
+def _counted_by_both(one: StageRecord, other: StageRecord) -> set[str]:
+    """What a counter shows for all of a machine, or a model of it takes to be there for one run."""
+    both = {part for part in PARTS if _is_whole(one, part) and _is_whole(other, part)}
+    mine, theirs = set(one.hardware.gpu_ids), set(other.hardware.gpu_ids)
+    return both - {"gpu"} if mine and theirs and mine.isdisjoint(theirs) else both
+
+
+def _is_whole(record: StageRecord, part: str) -> bool:
+    way = getattr(record.obtained, part)
+    return "whole" in way or (part == "ram" and way.startswith("constant"))
 
 
 def _intensities(records: Iterable[StageRecord]) -> tuple[str, ...]:
@@ -364,9 +450,7 @@ _CAR_KG = 0.4 / 1.609
 
 
 def _equivalents(total: Cost) -> tuple[Equivalent, ...]:
-    if not total.energy_kwh:
-        return ()
-    return (
+    found = (
         Equivalent(
             total.energy_kwh / _KETTLE_KWH,
             "l of water heated from 15 to 100 °C",
@@ -378,6 +462,7 @@ def _equivalents(total: Cost) -> tuple[Equivalent, ...]:
             "400 g CO₂ per mile: US EPA, Greenhouse Gas Emissions from a Typical Passenger Vehicle",
         ),
     )
+    return tuple(one for one in found if one.amount)
 
 
 # ------------------------------------------------------------------------------ compared

@@ -6,16 +6,18 @@ import yaml
 
 from eosfm_cli.workflows.emissions import EmissionsResult
 
+_PARTS = {"cpu": "processor", "gpu": "GPU", "ram": "memory"}
 _KINDS = {"train-specialist": "pre-training", "fit-ensemble": "fine-tuning"}
 
 
 def emissions_card(result: EmissionsResult) -> str:
     """The hub's `co2_eq_emissions` block, then sentences with method and uncertainty."""
-    commands = {row.group.get("command") for row in result.rows}
     entry = {
         "emissions": float(f"{1000 * result.total.emissions_kg:.4g}"),  # g
         "source": ", ".join(result.tools) or "eosfm's own records",
-        "training_type": " and ".join(kind for name, kind in _KINDS.items() if name in commands),
+        "training_type": " and ".join(
+            kind for name, kind in _KINDS.items() if name in result.commands
+        ),
         "geographical_location": "; ".join(result.places),
         "hardware_used": "; ".join(result.hardware),
     }
@@ -47,7 +49,9 @@ def _where(result: EmissionsResult) -> list[str]:
 def _how(result: EmissionsResult) -> list[str]:
     """The method, and how far it is known to be right."""
     if not result.methods:
-        return []
+        return (
+            ["How its parts were measured is not recorded here."] if result.total.energy_kwh else []
+        )
     shares = ", ".join(f"{100 * share:.0f} % {how}" for how, share in result.methods.items())
     tools = " and ".join(result.tools)
     measured = result.methods.get("measured", 0.0) * result.total.energy_kwh
@@ -55,9 +59,18 @@ def _how(result: EmissionsResult) -> list[str]:
     return [
         f"Of the energy, by {tools}, the method was: {shares}.",
         f"No error is known for what is modelled or constant: {sure}.",
-        "It is that of processor, GPU and memory; other parts of the machine, cooling, network "
-        "and the making of the hardware are not in it.",
+        "It is that of processor, GPU and memory while the work ran; the start of the program, "
+        "other parts of the machine, "
+        f"{_building(result)}network and the making of the hardware are not in it.",
     ]
+
+
+def _building(result: EmissionsResult) -> str:
+    """What is said of cooling, which codecarbon counts where it was told a PUE."""
+    if not result.pue:
+        return "cooling, "
+    factors = " or ".join(f"{pue:g}" for pue in result.pue)
+    return f"the building's use beyond a PUE of {factors}, "
 
 
 def _missing(result: EmissionsResult) -> list[str]:
@@ -65,7 +78,10 @@ def _missing(result: EmissionsResult) -> list[str]:
     return [
         *([f"{unmeasured} of the stages have no figures of energy."] if unmeasured else []),
         *(
-            [f"{result.side_by_side} stages ran side by side, and what they share counts twice."]
+            [
+                f"{result.side_by_side} stages ran side by side, and each counts all of the "
+                f"machine's {', '.join(map(_PARTS.get, result.counted_twice))}."
+            ]
             if result.side_by_side
             else []
         ),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from eosfm_cli.carbon.tracker import track
 from eosfm_cli.confusion import Confusion
 from eosfm_cli.data.labels import label_table
 from eosfm_cli.errors import RasterError, UsageError
@@ -25,7 +26,7 @@ from eosfm_cli.raster.comparison import (
 )
 from eosfm_cli.raster.legend import Legend, read_legend
 from eosfm_cli.recipe import CLASS_MAP_TASKS, Recipe, load_recipe
-from eosfm_cli.results import Cost, EvaluationResult
+from eosfm_cli.results import EvaluationResult
 from eosfm_cli.workflows.evaluation import Products, conclude, prepare
 
 _MOST_CLASSES = 256
@@ -36,6 +37,7 @@ def evaluate_map(
     map_: Path,
     reference: Path,
     *,
+    root: Path,
     classes: str | None = None,
     output: Path | None = None,
     progress: Progress,
@@ -45,6 +47,7 @@ def evaluate_map(
     Args:
         map_: The map: one band, a whole number for each class.
         reference: What is known, in the same numbers unless a recipe says otherwise.
+        root: The experiments folder, whose ledger gets a line.
         classes: A recipe that names the classes and says how the reference writes them; the
             map's own class names if not given.
         output: Where the results go; beside the map if not given.
@@ -62,7 +65,10 @@ def evaluate_map(
         scheme = _scheme(target, known, recipe, progress)
         with laid_over(known, target) as (aligned, how):
             progress.say(how)
-            with progress.step(f"comparing {map_.name}", window_count(target)) as step:
+            with (
+                track(root, command="evaluate", name=map_.name, progress=progress) as meter,
+                progress.step(f"comparing {map_.name}", window_count(target)) as step,
+            ):
                 overlay = count_pairs(target, aligned, step)
     _refuse_nothing(overlay, map_, reference)
     confusion, left_out = _tabulate(overlay, scheme, progress)
@@ -76,7 +82,7 @@ def evaluate_map(
         products=products,
         colours=[scheme.colours.get(name, "#ffffff") for name in confusion.names],
         left_out=left_out,
-        cost=Cost(),
+        cost=meter.cost,
     )
 
 

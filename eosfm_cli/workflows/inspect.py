@@ -22,7 +22,7 @@ from eosfm_cli.bands import (
 from eosfm_cli.ensemble.hub import Located, is_address, locate
 from eosfm_cli.errors import BandError, BundleError, DataError
 from eosfm_cli.licences import strictest
-from eosfm_cli.lineage import cost_in_all, lineage
+from eosfm_cli.lineage import cost_in_all, lineage, new_work
 from eosfm_cli.manifest import EnsembleManifest, ModelManifest, read_header, read_manifest
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import load_recipe
@@ -79,6 +79,7 @@ def _inspection(path: Path, kind: str, manifest: Manifest) -> Inspection:
     unlicensed = [one.name for one in manifest.specialists if not one.licence]
     if is_model and not manifest.licence:
         unlicensed.append(f"the data of {manifest.recipe}")
+    work = lineage(manifest)
     return Inspection(
         path=path,
         kind=kind,
@@ -87,7 +88,9 @@ def _inspection(path: Path, kind: str, manifest: Manifest) -> Inspection:
         parameters=parameters + (_on_top(path) if is_model else 0),
         licence=strictest(stage.licence for stage in stages),
         unlicensed=tuple(unlicensed),
-        cost=cost_in_all(lineage(manifest)),
+        cost=cost_in_all(work),
+        new=new_work(work),
+        unmeasured=tuple(f"{made.command} {made.name}" for made in work if not made.measured),
     )
 
 

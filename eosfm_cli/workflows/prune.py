@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torch import nn
 
 from eosfm_cli import __version__
+from eosfm_cli.carbon.ledger import LEDGER_NAME
 from eosfm_cli.carbon.tracker import track
 from eosfm_cli.data.datamodule import build_datamodule
 from eosfm_cli.ensemble.bundle import (
@@ -24,12 +25,12 @@ from eosfm_cli.ensemble.hub import Located, is_address, locate
 from eosfm_cli.ensemble.specialist import parameter_count
 from eosfm_cli.errors import DataError, UsageError
 from eosfm_cli.lineage import left_out_work
-from eosfm_cli.manifest import EnsembleManifest, ModelManifest, read_manifest
+from eosfm_cli.manifest import EnsembleManifest, ModelManifest, PastWork, read_manifest
 from eosfm_cli.progress import Progress
 from eosfm_cli.raster.scoring import best_device, describe_device
 from eosfm_cli.recipe import load_recipe
-from eosfm_cli.results import PruneResult
-from eosfm_cli.run_dir import check_writable, find_fit, now
+from eosfm_cli.results import Cost, PruneResult
+from eosfm_cli.run_dir import RunDir, check_writable, experiments_dir, find_fit, now
 from eosfm_cli.training.coalition_scores import score_coalitions
 from eosfm_cli.training.model import inner_encoder, open_model
 from eosfm_cli.training.pruning import prune_model
@@ -166,18 +167,26 @@ def _prune_model(
         run_of(path, manifest)
     if output.parent.is_dir():
         check_writable(output.parent)
-    manifest, model = open_model(path)
-    progress.say(f"leaving out {', '.join(gone)}; {', '.join(kept)} stay")
-    pruned = prune_model(model, manifest, kept)
-    progress.say(
-        "outputs equal those of the whole model without them, largest difference "
-        f"{pruned.difference:.1g}"
-    )
-    smaller = _described(manifest, inner_encoder(pruned.model), path, gone)
-    before = parameter_count(model), parameter_count(pruned.model)
-    if spec.measure:
-        metrics = _measure(pruned.model, smaller, path, data_root, progress)
-        smaller = smaller.model_copy(update={"metrics": metrics})
+    with track(
+        _ledger_root(path),
+        command="prune",
+        name=manifest.recipe,
+        recipe=manifest.recipe,
+        progress=progress,
+    ) as meter:
+        manifest, model = open_model(path)
+        progress.say(f"leaving out {', '.join(gone)}; {', '.join(kept)} stay")
+        pruned = prune_model(model, manifest, kept)
+        progress.say(
+            "outputs equal those of the whole model without them, largest difference "
+            f"{pruned.difference:.1g}"
+        )
+        smaller = _described(manifest, inner_encoder(pruned.model), path, gone)
+        before = parameter_count(model), parameter_count(pruned.model)
+        if spec.measure:
+            metrics = _measure(pruned.model, smaller, path, data_root, progress)
+            smaller = smaller.model_copy(update={"metrics": metrics})
+        smaller = _with_work(smaller, meter.settled_cost)
     write_model(output, pruned.model.state_dict(), smaller)
     return PruneResult(
         path=output,
@@ -191,6 +200,18 @@ def _prune_model(
         task=manifest.task,
         metrics=smaller.metrics,
     )
+
+
+def _ledger_root(path: Path) -> Path:
+    """The project that a model was fitted in, or else the one that this is done in."""
+    project = RunDir(path.parent).experiments
+    return project if (project / LEDGER_NAME).is_file() else experiments_dir()
+
+
+def _with_work(manifest: ModelManifest, cost: Cost) -> ModelManifest:
+    """Note what checking, and measuring, the smaller model took."""
+    work = PastWork(command="prune", name=manifest.recipe, **asdict(cost))
+    return manifest.model_copy(update={"past_work": (*manifest.past_work, work)})
 
 
 def _refuse_other_suffix(output: Path) -> None:
@@ -234,13 +255,6 @@ def _measure(
     device = best_device()
     progress.say(f"device: {describe_device(device)}")
     everybody = frozenset(info.name for info in manifest.specialists)
-    with track(
-        folder.experiments,
-        command="prune",
-        name=recipe.name,
-        recipe=recipe.name,
-        progress=progress,
-    ):
-        data = build_datamodule(recipe, data_root, spec=recipe.fit, progress=progress)
-        found = score_coalitions(model, recipe, data, [everybody], device=device, progress=progress)
+    data = build_datamodule(recipe, data_root, spec=recipe.fit, progress=progress)
+    found = score_coalitions(model, recipe, data, [everybody], device=device, progress=progress)
     return {METRICS[recipe.task]: float(found.scores[everybody][0])}

@@ -100,6 +100,15 @@ class Running:
         """What ends training at the budget, where there is one; the followers ask their leader."""
         return KeepBudget(self.spent, self.budget_reached) if self.budget else None
 
+    def keep_within(self) -> None:
+        """End what is being done, if the budget is used up.
+
+        Raises:
+            BudgetReached: It is.
+        """
+        if self.spent():
+            raise self.budget_reached()
+
     def budget_reached(self) -> BudgetReached:
         """Say that the run stops as its budget is used up, and what there is of it."""
         best = self.run.best.is_file()
