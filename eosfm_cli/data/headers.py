@@ -17,9 +17,7 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 
-import rasterio
-
-from eosfm_cli.data.reader import Header, plain_images_allowed, read_header
+from eosfm_cli.data.reader import Header, plain_images_allowed, read_header, reading
 from eosfm_cli.errors import EosfmError
 from eosfm_cli.progress import Progress
 from eosfm_cli.run_dir import write_text
@@ -74,7 +72,7 @@ def read_headers(
 
 
 def _look_at(paths: Sequence[Path], kept: Mapping[Path, _Known]) -> dict[Path, _Known]:
-    with rasterio.Env():  # one for all: otherwise each opening sets GDAL up for itself
+    with reading():
         return {path: _known(path, kept.get(path)) for path in paths}
 
 

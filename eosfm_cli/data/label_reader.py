@@ -9,7 +9,7 @@ import numpy as np
 
 from eosfm_cli.data.fitness import check_areas, check_mask, check_size
 from eosfm_cli.data.labels import UNKNOWN, colour_numbers, label_table
-from eosfm_cli.data.reader import Header, RasterReader
+from eosfm_cli.data.reader import Header, RasterReader, reading
 from eosfm_cli.data.sample import Sample
 from eosfm_cli.data.splits import few
 from eosfm_cli.data.windows import in_files
@@ -47,10 +47,10 @@ class MaskReader:
             DataError: The mask holds a value or colour that the recipe does not mention.
         """
         labels, raw = self.look(path, tile)
-        unknown = labels == UNKNOWN
-        if self._unknown_is_an_error and unknown.any():
-            raise self._unlisted(path, np.unique(raw[unknown]))
-        labels[unknown] = self._ignore_index
+        if (unknown := labels == UNKNOWN).any():
+            if self._unknown_is_an_error:
+                raise self._unlisted(path, np.unique(raw[unknown]))
+            labels[unknown] = self._ignore_index
         return labels
 
     def look(self, path: Path, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
@@ -124,10 +124,11 @@ class LabelReader:
         Raises:
             DataError: A file is damaged or not as the recipe says, or holds unknown labels.
         """
-        self._check(sample)
-        labels = self._masks.read(sample.mask, in_files(sample, tile))
-        if self._areas is not None:
-            labels[~self._inside(sample, tile)] = self.unlabelled
+        with reading():
+            self._check(sample)
+            labels = self._masks.read(sample.mask, in_files(sample, tile))
+            if self._areas is not None:
+                labels[~self._inside(sample, tile)] = self.unlabelled
         labels[: done[0]] = self.unlabelled
         labels[:, : done[1]] = self.unlabelled
         return labels

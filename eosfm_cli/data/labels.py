@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +28,16 @@ class LabelTable:
 
     def __call__(self, raw: np.ndarray) -> np.ndarray:
         """Class indices of mask values, int64, `UNKNOWN` where a value is in no class."""
+        if raw.dtype == np.uint8:
+            return self._of_bytes[raw]
+        return self._found(raw)
+
+    @cached_property
+    def _of_bytes(self) -> np.ndarray:
+        """Class indices of 0 to 255."""
+        return self._found(np.arange(256))
+
+    def _found(self, raw: np.ndarray) -> np.ndarray:
         place = np.searchsorted(self.values, raw).clip(max=len(self.values) - 1)
         labels = np.where(self.values[place] == raw, self.indices[place], UNKNOWN)
         if self.tolerance and (odd := labels == UNKNOWN).any():

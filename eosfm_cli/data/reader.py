@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
-from rasterio.enums import MaskFlags
+from rasterio.enums import Interleaving, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 from rasterio.windows import Window
 
 from eosfm_cli.data.arrays import GET_IT_AGAIN, SUFFIX, ArrayFile
+from eosfm_cli.data.open_files import MOST_BYTES, OpenFiles
+from eosfm_cli.data.png import is_sound
 from eosfm_cli.errors import DataError
 from eosfm_cli.tiling import Tile
 
@@ -27,6 +30,16 @@ CACHE_BYTES = 64 * 2**20
 """What GDAL keeps of the blocks it decoded, per process; by itself it would take a twentieth of the
 machine's memory in every worker. JPEG and PNG can only be decoded from the top: this holds three
 images of 2448 × 2448 pixels in three bands, so that the windows of one are decoded once."""
+
+
+_TIFF = {".tif", ".tiff"}
+_WHOLE = {"PNG", "JPEG"}
+"""Formats of which the decoder may hold the whole image: interlaced, progressive."""
+_IN_ONE_GO = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": True}
+_MOST_DECODED = MOST_BYTES // 3
+_HANDLE_BYTES = 32 * 2**10
+_BLOCK_ENTRY = 16
+_LARGEST_VALUE = 16
 
 
 @dataclass(frozen=True)
@@ -46,29 +59,81 @@ class _GdalFile:
     """An open file of any format that GDAL reads."""
 
     def __init__(self, path: Path) -> None:
-        self._raster = raster = rasterio.open(path)
+        self._path = path
+        self._raster = raster = _dataset(path)
         self.header = Header(
             raster.count, *raster.shape, tuple(raster.dtypes), tuple(raster.nodatavals)
         )
+        self.held_bytes = _held_bytes(raster)
 
     @cached_property
-    def _opacity(self) -> bool:
-        return any(MaskFlags.alpha in flags for flags in self._raster.mask_flag_enums)
+    def _masking(self) -> tuple[bool, bool]:
+        """Whether some pixels may not be valid, and whether a band is opacity."""
+        flags = self._raster.mask_flag_enums
+        masked = not all(MaskFlags.all_valid in one for one in flags)
+        return masked, any(MaskFlags.alpha in one for one in flags)
 
     def read(
         self, bands: Sequence[int], tile: Tile, *, alpha_is_data: bool, date: int
     ) -> tuple[np.ndarray, np.ndarray]:
+        masked, opacity = self._masking
         window = Window(tile.col, tile.row, tile.width, tile.height)
-        masked = not (self._opacity and alpha_is_data)
-        pixels = self._raster.read(list(bands), window=window, masked=masked)
-        return np.ma.getdata(pixels), ~np.ma.getmaskarray(pixels)
+        if masked and not (opacity and alpha_is_data):
+            values = self._raster.read(list(bands), window=window)
+            return values, self._raster.read_masks(list(bands), window=window) != 0
+        if self._decoded is None:
+            values = self._raster.read(list(bands), window=window)
+        else:
+            values = np.stack([self._decoded[band - 1, *tile.slices] for band in bands])
+        return values, np.ones(values.shape, bool)
+
+    @cached_property
+    def _decoded(self) -> np.ndarray | None:
+        """All pixels of a PNG that is not too large: in one go takes half as long as by rows.
+
+        Of one that is cut short that would give whatever was in memory, without an error: by rows,
+        GDAL tells.
+        """
+        if self._raster.driver != "PNG" or self.held_bytes > _MOST_DECODED:
+            return None
+        if is_sound(self._path):
+            with suppress(RasterioError), rasterio.Env(DummySession(), **_IN_ONE_GO):
+                return self._raster.read()
+        return None
 
     def close(self) -> None:
         self._raster.close()
 
 
+def _dataset(path: Path) -> DatasetReader:
+    """Open a raster, of TIFF without working out where on Earth it lies.
+
+    Looking up coordinate systems takes six times as long as the rest of opening a small file.
+    """
+    if path.suffix.lower() in _TIFF:
+        with suppress(RasterioError):  # it may be something else under this name
+            return DatasetReader(str(path), driver="GTiff", GEOREF_SOURCES="PAM")
+    return DatasetReader(str(path))
+
+
+def _held_bytes(raster: DatasetReader) -> int:
+    """About what GDAL keeps of an open raster: the block that it decoded last, where blocks are."""
+    if not raster.count:
+        return _HANDLE_BYTES
+    rows, cols = raster.block_shapes[0]
+    blocks = math.ceil(raster.height / rows) * math.ceil(raster.width / cols)
+    if raster.driver in _WHOLE:
+        rows, cols = raster.shape
+    together = raster.count if raster.interleaving != Interleaving.band else 1
+    dtype = raster.dtypes[0]
+    value = np.dtype(dtype).itemsize if dtype in np.sctypeDict else _LARGEST_VALUE
+    return _HANDLE_BYTES + rows * cols * value * together + blocks * _BLOCK_ENTRY
+
+
 class _NumpyFile:
     """A file of NumPy's, which is not held open."""
+
+    held_bytes = 0
 
     def __init__(self, path: Path) -> None:
         self._array = array = ArrayFile(path)
@@ -101,36 +166,33 @@ def read_header(path: Path) -> Header:
     Raises:
         DataError: It cannot be opened.
     """
-    with _errors_of(path):
+    with _errors_of(path), reading():
         file = _opened(path)
-    file.close()
+        file.close()
     return file.header
 
 
 class RasterReader:
-    """Reads windows and keeps the last few files open.
+    """Reads windows and keeps the last files open.
 
-    Files are never shared between processes: a forked or spawned worker opens its own.
+    Files are never shared between processes: a forked or spawned worker opens its own. A file that
+    has changed on disk is opened again.
 
     However large the images are, a process holds no more than the window itself, GDAL's cache of
     decoded blocks (`CACHE_BYTES` for all readers together, or what the environment's
-    `GDAL_CACHEMAX` says), and of each open file the block decoded last and the table of where its
-    blocks are. A block is what the file is written in: a tile, some rows, one row of PNG and JPEG.
-    Formats that know no parts are the exception: of an interlaced PNG or a progressive JPEG the
-    decoder holds the whole. Arrays of NumPy's are neither cached nor held open.
+    `GDAL_CACHEMAX` says), and of its open files the blocks decoded last and the tables of where
+    blocks are (`open_files.MOST_BYTES` for all readers together). A block is what the file is
+    written in: a tile, some rows, one row of JPEG, a whole PNG unless it is large. What lies above
+    a window is decoded with it in these two, once as long as there is room. Formats that know no
+    parts are the exception: of a large interlaced PNG or progressive JPEG the decoder holds the
+    whole. Arrays of NumPy's are neither cached nor held open.
 
     Args:
-        capacity: How many files stay open.
+        capacity: How many files stay open; if not given, what `open_files` leaves to a process.
     """
 
-    def __init__(self, capacity: int = 32) -> None:
-        self._capacity = capacity
-        self._process = os.getpid()
-        self._open: OrderedDict[Path, _GdalFile | _NumpyFile] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Travel to another process without open files."""
-        return {**self.__dict__, "_open": OrderedDict()}
+    def __init__(self, capacity: int | None = None) -> None:
+        self._files = OpenFiles(_opened_plain, capacity)
 
     def header(self, path: Path) -> Header:
         """Say what a raster is.
@@ -138,8 +200,8 @@ class RasterReader:
         Raises:
             DataError: It cannot be opened.
         """
-        with _errors_of(path), _settings():
-            return self._file(path).header
+        with _errors_of(path), reading():
+            return self._files[path].header
 
     def read(
         self,
@@ -167,33 +229,50 @@ class RasterReader:
         Raises:
             DataError: The file is damaged.
         """
-        with _errors_of(path), _settings():
-            file = self._file(path)
-            values, valid = file.read(bands, tile, alpha_is_data=alpha_is_data, date=date)
+        with _errors_of(path), reading():
+            values, valid = self._files[path].read(
+                bands, tile, alpha_is_data=alpha_is_data, date=date
+            )
         if np.issubdtype(values.dtype, np.floating):
             valid &= np.isfinite(values)
         return values, valid
 
-    def _file(self, path: Path) -> _GdalFile | _NumpyFile:
-        if self._process != os.getpid():
-            self._process, self._open = os.getpid(), OrderedDict()
-        if path not in self._open:
-            with plain_images_allowed():
-                self._open[path] = _opened(path)
-            if len(self._open) > self._capacity:
-                self._open.popitem(last=False)[1].close()
-        self._open.move_to_end(path)
-        return self._open[path]
+
+def _opened_plain(path: Path) -> _GdalFile | _NumpyFile:
+    with plain_images_allowed():
+        return _opened(path)
 
 
-def _settings() -> AbstractContextManager[object]:
-    """Keep GDAL to its share of memory, unless the user says how much it may take.
+class _Thread(threading.local):
+    is_reading = False
 
-    Where GDAL reads a PNG in one go, the rest of a file that is cut short is whatever was in
-    memory, without an error. No credentials are looked for, as rasterio would each time.
+
+_thread = _Thread()
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Set GDAL up for reading; put it around many windows, as setting up takes longer than some.
+
+    GDAL keeps to its share of memory, unless the user says how much it may take. Where GDAL reads a
+    PNG in one go, the rest of a file that is cut short is whatever was in memory, without an error.
+    What lies beside a file is asked for by name: listing its folder each time takes longer than
+    opening. No credentials are looked for, as rasterio would each time.
     """
-    own = {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": CACHE_BYTES}
-    return rasterio.Env(DummySession(), GDAL_PNG_WHOLE_IMAGE_OPTIM=False, **own)
+    if _thread.is_reading:
+        yield
+        return
+    own = {name: value for name, value in _OWN.items() if name not in os.environ}
+    with rasterio.Env(DummySession(), GDAL_PNG_WHOLE_IMAGE_OPTIM=False, **own):
+        _thread.is_reading = True
+        try:
+            yield
+        finally:
+            _thread.is_reading = False
+
+
+_OWN = {"GDAL_CACHEMAX": CACHE_BYTES, "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE"}
+"""Settings that the environment may override."""
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -74,23 +75,54 @@ def resampled(
         Valid is what the nearest pixel of the file is. Float32 where bilinear, else the file's
         type.
     """
-    rows = _Axis.of(tile.row, tile.height, coarse=coarse[0], fine=fine[0])
-    cols = _Axis.of(tile.col, tile.width, coarse=coarse[1], fine=fine[1])
+    rows, cols = _axes(tile, coarse, fine)
     values, valid = read(
         Tile(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start)
     )
-    nearest_valid = valid[:, rows.nearest[:, None], cols.nearest]
+    whole = bool(valid.all())
+    nearest_valid = _nearest(valid, rows, cols)
     if method == "nearest":
-        return values[:, rows.nearest[:, None], cols.nearest], nearest_valid
-    total = _weighed(np.where(valid, values, 0).astype(np.float32), rows, cols)
+        return _nearest(values, rows, cols), nearest_valid
+    known = values if whole else np.where(valid, values, 0)
+    total = _weighed(known.astype(np.float32), rows, cols)
+    if whole:
+        return np.divide(total, _whole_weight(tile, coarse, fine), out=total), nearest_valid
     weight = _weighed(valid.astype(np.float32), rows, cols)
     # The nearest pixel weighs a quarter at least: where it is valid, nothing is divided by 0.
     found = np.divide(total, weight, out=np.zeros_like(total), where=nearest_valid)
     return found, nearest_valid
 
 
+@lru_cache(maxsize=64)
+def _axes(tile: Tile, coarse: Shape, fine: Shape) -> tuple[_Axis, _Axis]:
+    return (
+        _Axis.of(tile.row, tile.height, coarse=coarse[0], fine=fine[0]),
+        _Axis.of(tile.col, tile.width, coarse=coarse[1], fine=fine[1]),
+    )
+
+
+@lru_cache(maxsize=8)
+def _whole_weight(tile: Tile, coarse: Shape, fine: Shape) -> np.ndarray:
+    """Sums of the weights `(1, h, w)` where all is valid: 1, but for rounding."""
+    rows, cols = _axes(tile, coarse, fine)
+    return _weighed(
+        np.ones((1, rows.stop - rows.start, cols.stop - cols.start), np.float32), rows, cols
+    )
+
+
+def _nearest(values: np.ndarray, rows: _Axis, cols: _Axis) -> np.ndarray:
+    return values.take(rows.nearest, axis=1).take(cols.nearest, axis=2)
+
+
 def _weighed(values: np.ndarray, rows: _Axis, cols: _Axis) -> np.ndarray:
     """Sums of the four pixels around, times their weights; one axis after the other."""
     down = rows.share[:, None]
-    tall = values[:, rows.before] * (1 - down) + values[:, rows.after] * down
-    return tall[..., cols.before] * (1 - cols.share) + tall[..., cols.after] * cols.share
+    return _between(_between(values, rows, down, axis=1), cols, cols.share, axis=2)
+
+
+def _between(values: np.ndarray, along: _Axis, share: np.ndarray, axis: int) -> np.ndarray:
+    before, after = values.take(along.before, axis), values.take(along.after, axis)
+    before *= 1 - share
+    after *= share
+    before += after
+    return before

@@ -13,6 +13,7 @@ import numpy as np
 from eosfm_cli.data.band_reader import BandReader
 from eosfm_cli.data.folder import Sample
 from eosfm_cli.data.label_reader import NO_VALUE, LabelReader
+from eosfm_cli.data.reader import reading
 from eosfm_cli.data.windows import windows
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress, Silent
@@ -76,7 +77,7 @@ def compute_statistics(
     readers = [BandReader(recipe, date) for date in recipe.dates]
     zeros = np.zeros(len(recipe.bands))
     total = Moments(zeros, zeros, zeros)
-    with progress.step("Computing statistics", len(chosen)) as step:
+    with reading(), progress.step("Computing statistics", len(chosen)) as step:
         for sample, tile in chosen:
             for reader in readers:
                 total += Moments.of(*reader.read(sample, tile))
