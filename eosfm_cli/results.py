@@ -48,6 +48,8 @@ class PhasePlan:
     trainable: int
     memory_bytes: int
     """Peak of the GPU's memory, or without one of the process's; 0 if it cannot be told."""
+    stored_bytes: int = 0
+    """Of features that it leaves in the user's cache."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,10 @@ class Inspection:
     """Which of them state none."""
     cost: Cost
     """Of training the specialists, and of fitting them."""
+    new: Cost
+    """What of it was done for this file; the rest was there before."""
+    unmeasured: tuple[str, ...]
+    """The work whose energy the file does not tell."""
     plan: Plan | None = None
     """How they see the bands that were asked about."""
     matching: str | None = None
@@ -313,6 +319,115 @@ class CompareResult:
     csv: Path | None = None
 
 
+TradeOff = Literal["compute", "parameters", "latency", "energy"]
+"""What a score is weighed against; compute tells the Pareto set that is named."""
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One combination of a sweep's settings, its seeds taken together."""
+
+    title: str
+    """What tells it from the others."""
+    settings: dict[str, Any]
+    """Key of `fit` -> value."""
+    runs: tuple[Path, ...]
+    """One for each seed."""
+    seeds: tuple[int, ...]
+    score: float
+    """On the test split; the mean over seeds."""
+    spread: float | None
+    """The standard deviation over seeds; `None` of a single one."""
+    specialists: tuple[str, ...]
+    """Those in the model; of several seeds in any of the models."""
+    parameters: int
+    trainable: int
+    flops_per_pixel: float
+    """Floating-point operations of the whole model on one tile, a multiplication and an addition
+    counted as two."""
+    latency: float
+    """Seconds for one tile."""
+    seconds: float
+    """What the fit took."""
+    energy_kwh: float
+    pareto: tuple[TradeOff, ...] = ()
+    """Against which of them no other combination beats it."""
+
+    def cost(self, kind: TradeOff) -> float:
+        """What it costs in one respect."""
+        return {
+            "compute": self.flops_per_pixel,
+            "parameters": float(self.parameters),
+            "latency": self.latency,
+            "energy": self.energy_kwh,
+        }[kind]
+
+
+@dataclass(frozen=True)
+class SweepFailure:
+    """A combination that could not be fitted."""
+
+    title: str
+    message: str
+    hint: str | None
+    exit_code: int
+
+
+SweepState = Literal["completed", "failed", "interrupted", "budget"]
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """Fits of one recipe with several settings, and what each gives for what it costs."""
+
+    recipe: str
+    task: str
+    metric_name: str
+    folder: Path
+    state: SweepState
+    """`completed`, or why not all of it is there."""
+    axes: tuple[str, ...]
+    """The settings in which the combinations differ, but for the seed."""
+    rows: tuple[SweepRow, ...]
+    """Best first."""
+    failed: tuple[SweepFailure, ...]
+    missing: tuple[str, ...]
+    """Combinations that were not fitted, or not to their end."""
+    tile: int
+    """Edge in pixels of the tile on which compute and latency were measured."""
+    machine: str
+    """Where latency was measured."""
+    cost: Cost
+    """Of all runs."""
+    resume: str | None
+    """What to type to go on with those that are missing."""
+    csv: Path
+    json: Path
+    png: Path
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """What a sweep would do: the result of `--dry-run`."""
+
+    recipe: str
+    plans: dict[str, WorkPlan]
+    """Combination -> what its fit would take; a search that several share counts in the first."""
+    failed: tuple[SweepFailure, ...]
+
+    @property
+    def cost(self) -> Cost:
+        """Of all fits."""
+        return sum(
+            (Cost(p.seconds, p.energy_kwh, p.emissions_kg) for p in self.plans.values()), Cost()
+        )
+
+    @property
+    def disk_bytes(self) -> int:
+        """Of all runs."""
+        return sum(plan.disk_bytes for plan in self.plans.values())
+
+
 NONE_LEFT_OUT = "none left out"
 """What tables call the full model beside those that lack a specialist."""
 
@@ -339,7 +454,7 @@ class AblationRow:
     time_share: float
     """Of what the full model takes."""
     energy_kwh: float
-    """Its part of the ablation's energy, by time."""
+    """What that time takes, at the ablation's mean power."""
     verdict: Verdict | None
     """What the interval says of it; alone, a specialist cannot show that it helps others."""
 
@@ -415,6 +530,8 @@ class PredictResult:
     """What was made beside the map: `probabilities`, `confidence`, `disagreement` -> its file."""
     vector: Path | None = None
     polygons: int | None = None
+    estimate: Cost | None = None
+    """What it was expected to take, once its first row of windows was over."""
 
 
 SceneState = Literal["mapped", "planned", "there", "skipped", "failed"]
@@ -501,6 +618,19 @@ class LabelResult:
 
 
 @dataclass(frozen=True)
+class PrecisionChange:
+    """What another number format than 32 bits changes in what a model tells."""
+
+    precision: str
+    metric: str
+    in_32_bits: float
+    found: float
+    """In the other format."""
+    share_changed: float
+    """Of all pixels or samples with a label, those that get another class."""
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """How well a model or a map agrees with what is known."""
 
@@ -525,6 +655,8 @@ class EvaluationResult:
     confusion_csv: Path
     png: Path
     cost: Cost
+    change: PrecisionChange | None = None
+    """Where a precision was asked for that is not 32 bits."""
 
 
 MAIN_METRICS = ("mIoU", "mAP", "RMSE", "Accuracy", "Multilabel_F1_Score")

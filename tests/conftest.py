@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -12,6 +13,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A program for each of the many fits would take minutes; tests/test_program.py makes its own.
 os.environ.setdefault("EOSFM_PROGRAMS", "off")
+# Features of tiny data are nobody's but the tests'.
+_features = TemporaryDirectory(prefix="features-")
+os.environ.setdefault("EOSFM_FEATURES", _features.name)
 
 _SAMPLES = Path(__file__).resolve().parents[2] / "shared" / "data"
 

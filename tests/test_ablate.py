@@ -140,7 +140,7 @@ def test_scores_of_replicates_are_those_of_repeated_samples(task: str, seed: int
     weights = draw_weights(6, 20, seed)
     tally = build_tally(recipe, weights)
     for part in (slice(0, 4), slice(4, 10)):
-        tally.update("x", answers[part], truths[part], samples[part])
+        tally.update(["x"], answers[None, part], truths[part], samples[part])
     for weight, value in zip(weights, tally.scores()["x"], strict=True):
         times = torch.tensor(weight[samples].astype(int))
         found, true = answers.repeat_interleave(times, 0), truths.repeat_interleave(times, 0)

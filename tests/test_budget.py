@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ from eosfm_cli.budget import Budget, parse_budget
 from eosfm_cli.carbon.ledger import read_ledger
 from eosfm_cli.commands.app import main
 from eosfm_cli.errors import ExitCode, UsageError
-from eosfm_cli.lineage import lineage
-from eosfm_cli.manifest import read_manifest
+from eosfm_cli.lineage import left_out_work, lineage
+from eosfm_cli.manifest import SpecialistInfo, read_manifest
+from eosfm_cli.progress import Silent
 from eosfm_cli.results import Cost
 from eosfm_cli.run_dir import RunDir
+from eosfm_cli.workflows.running import Running
 from tests.tiny import RECIPE, write_scenes
 
 
@@ -64,6 +67,15 @@ def test_a_budget_is_written_as_it_is_read(energy, mass):
     again = parse_budget(*words[1::2])
     assert again.energy_kwh == pytest.approx(energy, rel=1e-5)
     assert again.emissions_kg == pytest.approx(mass, rel=1e-5)
+
+
+def test_work_that_was_left_out_is_kept_also_where_nobody_measured_it():
+    looked_at = [
+        SpecialistInfo(name=name, backbone="resnet18", in_chans=2, energy_kwh=kwh)
+        for name, kwh in [("kept", 0.5), ("dropped", 0.25), ("old", None)]
+    ]
+    found = left_out_work(looked_at, ["kept"])
+    assert [(work.name, work.energy_kwh) for work in found] == [("dropped", 0.25), ("old", None)]
 
 
 # ------------------------------------------------------------------------------ real runs
@@ -129,6 +141,16 @@ def as_json(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     capsys.readouterr()
     assert main([*words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)
+
+
+def test_what_is_done_once_is_not_expected_of_every_epoch(tmp_path):
+    meter = SimpleNamespace(cost=Cost(100, 1, 0.1), flush=lambda: None)
+    running = Running(RunDir(tmp_path), Silent(), True, meter, epochs=10)
+    running.begin_epochs()
+    meter.cost = Cost(102, 1.5, 0.2)
+    running.begin_epochs()  # of a second phase
+    running.note_cost()
+    assert vars(running.estimate) == pytest.approx(vars(Cost(120, 6, 1.1)))
 
 
 def test_estimates_before_and_lineage_after(folder, capsys):

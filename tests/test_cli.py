@@ -103,7 +103,11 @@ def test_every_command_has_an_example_that_parses(name):
     ("command", "spec"), [("train-specialist", SpecialistSpec), ("fit-ensemble", FitSpec)]
 )
 def test_help_shows_the_defaults_that_recipes_have(command, spec):
-    spelled = {"pretrained": {False: "no-pretrained"}, "freeze": {True: "freeze"}}
+    spelled = {
+        "pretrained": {False: "no-pretrained"},
+        "freeze": {True: "freeze"},
+        "augment": {False: "no-augment"},
+    }
     for parameter in load_command(command).params:
         shown = getattr(parameter, "show_default", None)
         if not isinstance(shown, str) or not shown.startswith("the recipe's, "):

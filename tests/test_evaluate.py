@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from rasterio.transform import from_origin
 from rasterio.warp import transform
 
+from eosfm_cli.carbon.ledger import read_ledger
 from eosfm_cli.commands.app import main
 from eosfm_cli.progress import Silent
 from eosfm_cli.raster.comparison import count_pairs, laid_over, open_classes
@@ -88,6 +89,8 @@ def test_a_map_against_a_reference_on_its_grid(
 ) -> None:
     found, truth = pair
     result, err = compared(capsys, "map.tif", "--reference", "truth.tif")
+    (stage,) = read_ledger(Path("experiments")).records
+    assert (stage.command, stage.name) == ("evaluate", "map.tif")
     matrix = np.array([[((truth == a) & (found == p)).sum() for p in range(3)] for a in range(3)])
     assert result["confusion"] == matrix.tolist()
     assert [c["name"] for c in result["classes"]] == ["water", "field", "town"]
@@ -362,9 +365,10 @@ def test_references_that_cannot_be_used_are_refused(
     said: str,
 ) -> None:
     write(Path("odd.tif"))
-    before = sorted(Path().rglob("*"))
+    before = set(Path().rglob("*"))
     assert said in refused(capsys, "map.tif", "--reference", "odd.tif", code=3)
-    assert sorted(Path().rglob("*")) == before
+    left = {path.parts[0] for path in set(Path().rglob("*")) - before}
+    assert left <= {"experiments"}  # what looking at them took
 
 
 def test_too_many_values_are_no_classes(
@@ -487,6 +491,21 @@ def test_the_test_split_gives_the_summarys_scores(
         assert Path(result[key]).absolute().parent == run.path
     assert result["cost"]["seconds"] > 0
     assert project.json("emissions")["rows"][-1]["command"] == "evaluate"
+
+
+def test_bf16_is_measured_against_32_bits(project: Project) -> None:
+    plain = project.json("evaluate", "tiny")
+    assert plain["change"] is None
+    result = project.json("evaluate", "tiny", "--precision", "bf16")
+    change = result["change"]
+    assert (change["precision"], change["metric"]) == ("bf16", "mIoU")
+    assert change["in_32_bits"] == pytest.approx(plain["metrics"]["mIoU"], abs=1e-6)
+    assert change["found"] == result["metrics"]["mIoU"]
+    assert 0 <= change["share_changed"] < 0.2
+    said = project.run("evaluate", "tiny", "--precision", "bf16")
+    assert f"mIoU: {change['found']:.5f} in bf16, {change['in_32_bits']:.5f} in 32 bits" in said
+    refused = project.run("evaluate", "tiny-s1", "--precision", "bf16", code=2)
+    assert "--precision is for fitted models" in refused
 
 
 def test_other_data_with_the_same_classes_in_another_order(project: Project) -> None:

@@ -408,6 +408,24 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     assert [p.name for p in tmp_path.glob("*.*")] == ["a.tif"]
 
 
+def test_what_was_done_before_the_disk_was_full_is_gone_on_with(tmp_path):
+    """There is room for the map, not for its polygons."""
+    told, fitted = Told(), stopping(-1)
+    path = write(tmp_path / "a.tif", levels(300, 300), **PLACED)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700_000, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"Cannot write .*a_pred\.gpkg"):
+            run(path, tmp_path, vector=Path("gpkg"), progress=told)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert told.said[-1] == "What is done is kept: go on with the same command and --resume."
+    result = run(path, tmp_path, vector=Path("gpkg"), resume=True, fitted=fitted)
+    assert fitted.module.computed == 0
+    assert result.vector.exists()
+    assert not (tmp_path / "a_pred.tif.part").exists()
+
+
 def test_a_scene_damaged_in_the_middle_leaves_nothing_behind(tmp_path):
     path = write(tmp_path / "a.tif", levels(500, 64), **PLACED)
     path.write_bytes(path.read_bytes()[:90_000])
@@ -559,6 +577,15 @@ def test_a_map_that_was_stopped_goes_on_where_it_was(tmp_path):
     with rasterio.open(result.output) as found, rasterio.open(expected.output) as whole:
         np.testing.assert_array_equal(found.read(), whole.read())
     assert not (tmp_path / "a_pred.tif.part").exists()
+
+
+@pytest.mark.parametrize(("batches", "kept"), [(0, False), (12, True)])
+def test_how_to_go_on_is_said_where_there_is_something_to_go_on_with(tmp_path, batches, kept):
+    told = Told()
+    path = write(tmp_path / "a.tif", levels(400, 300), **PLACED)
+    with pytest.raises(KeyboardInterrupt):
+        run(path, tmp_path, fitted=stopping(batches), batch_size=8, progress=told)
+    assert any("--resume" in text for text in told.said) == kept
 
 
 def test_a_map_of_another_scene_is_not_gone_on_with(tmp_path):

@@ -79,13 +79,13 @@ def write(path, values, *, size=10, west=WEST, north=NORTH, descriptions=(), mas
     """A raster of square pixels, `(h, w)` or `(bands, h, w)`."""
     values = np.atleast_3d(np.asarray(values, np.float32)).reshape(-1, *np.shape(values)[-2:])
     profile = {"crs": UTM, "transform": from_origin(west, north, size, size), **profile}
-    dtype = profile.pop("dtype", "float32")
+    dtype, driver = profile.pop("dtype", "float32"), profile.pop("driver", "GTiff")
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         warnings.catch_warnings(action="ignore"),
         rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
         rasterio.open(
-            path, "w", driver="GTiff", count=len(values), height=values.shape[1],
+            path, "w", driver=driver, count=len(values), height=values.shape[1],
             width=values.shape[2], dtype=dtype, **profile,
         ) as dataset,
     ):  # fmt: skip
@@ -409,6 +409,49 @@ def test_a_folder_as_sentinel_2_products_are_is_one_scene(tmp_path):
     assert any("SCL" in line for line in told.said)
 
 
+def test_bands_in_jpeg_2000_are_a_scene(tmp_path):
+    data = tmp_path / "S2A_T31.SAFE/GRANULE/L1C/IMG_DATA"
+    exact = {"driver": "JP2OpenJPEG", "dtype": "uint16", "QUALITY": "100", "REVERSIBLE": "YES"}
+    write(data / "T31_2024_B02.jp2", ramp(6, 6), **exact)
+    write(data / "T31_2024_B05.jp2", ramp(3, 3), size=20, **exact)
+    write(data / "T31_2024_B09.jp2", [[7]], size=60, **exact)
+    write(data / "T31_2024_TCI.jp2", np.zeros((3, 6, 6)), **{**exact, "dtype": "uint8"})
+    (scene,) = find_scenes([tmp_path / "S2A_T31.SAFE"], stack=True)
+    with open_scene(scene, manifest("nir09", "rededge071", "blue", tile=32)) as opened:
+        pixels = whole(opened)
+    assert pixels.valid.all()
+    assert (pixels.values[0] == 7).all()
+    np.testing.assert_allclose(pixels.values[1][[0, 1, -1], [0, 1, -1]], [0, 1, 8])
+    np.testing.assert_array_equal(pixels.values[2], ramp(6, 6))
+
+
+@pytest.mark.parametrize("folder_first", [True, False])
+def test_a_folder_and_a_file_are_one_scene(tmp_path, folder_first):
+    """On the grid of what was named first, though the other has smaller pixels."""
+    folder = tmp_path / "x" / "S2A_T31.SAFE"
+    write(folder / "T31_B02_10m.tif", ramp(4, 4))
+    write(folder / "T31_B11_20m.tif", ramp(2, 2), size=20)
+    radar = write(tmp_path / "radar.tif", ramp(8, 8), size=5, descriptions=("vv",))
+    named = (folder, radar) if folder_first else (radar, folder)
+    (scene,) = find_scenes(named, stack=True)
+    assert (scene.stem, scene.folder) == ("S2A_T31", tmp_path / "x")
+    assert {Path(file).name for file in scene.files} >= {"radar.tif", "T31_B02_10m.tif"}
+    with open_scene(scene, manifest("swir16", "vv", "blue")) as opened:
+        assert opened.grid.height == (4 if folder_first else 8)
+        assert whole(opened).valid.all()
+    third = write(tmp_path / "y" / "T32_B02.tif", ramp(4, 4))
+    assert names(find_scenes([folder, third.parent], stack=True)) == ["S2A_T31.SAFE", "y"]
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_name_is_not_this_folder(tmp_path, monkeypatch, empty):
+    write(tmp_path / "a.tif", ramp())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is empty"):
+        find_scenes([empty])
+    assert names(find_scenes(["."])) == ["a.tif"]
+
+
 def test_another_sensor_is_resampled_to_the_first_ones_grid(tmp_path):
     """The radar covers less, in pixels twice as large that begin half a pixel further west."""
     first = write(tmp_path / "S2.tif", np.zeros((4, 8)), descriptions=("red",))
@@ -714,6 +757,7 @@ def test_areas_of_all_usual_formats_are_read(tmp_path):
     [
         ("{", "no GeoJSON"),
         ("[]", "damaged GeoJSON"),
+        ('"text"', "damaged GeoJSON: it is not made as one is"),
         ('{"type": "FeatureCollection"}', "damaged GeoJSON"),
         ('{"type": "Polygon", "coordinates": 5}', "damaged GeoJSON"),
         ('{"type": "Polygon", "coordinates": [[[1, 2], [3]]]}', "damaged GeoJSON"),
@@ -738,6 +782,12 @@ def test_damaged_areas_are_refused(tmp_path, start):
         read_area(tmp_path / "a.gpkg")
     with pytest.raises(DataError, match="cannot be read"):
         read_area(tmp_path / "none.gpkg")
+
+
+def test_unknown_systems_are_refused_in_one_message(capfd):
+    with pytest.raises(UsageError, match="no coordinate reference system 'EPSG:999999'"):
+        parse_bbox("1,2,3,4", "EPSG:999999")
+    assert capfd.readouterr().err == ""
 
 
 def test_scenes_outside_are_told_apart_from_those_that_lie_nowhere(tmp_path):
@@ -832,6 +882,21 @@ def test_bands_of_two_kinds_are_mended_by_name(tmp_path):
 )
 def test_what_may_be_right_is_not_refused(tmp_path, values, mean, std):
     units(tmp_path, values, "red", mean=mean, std=std)
+
+
+def test_few_windows_are_looked_at_however_large_a_scene_without_data_is(tmp_path):
+    size = {"height": 20_000, "width": 20_000, "count": 1, "dtype": "float32", "driver": "GTiff"}
+    tiles = {"tiled": True, "blockxsize": 512, "blockysize": 512, "SPARSE_OK": True}
+    place = {"crs": UTM, "transform": from_origin(WEST, NORTH, 10, 10), "nodata": np.nan}
+    path = tmp_path / "a.tif"
+    with rasterio.open(path, "w", **size, **tiles, **place):
+        pass
+    read = []
+    with open_scene(path, manifest("red")) as scene:
+        counted = scene.read
+        scene.read = lambda tile: read.append(tile) or counted(tile)
+        assert check_units(scene, WindowPlan(20_000, 20_000, 512, 64)) == []
+    assert 40 <= len(read) <= 100
 
 
 def test_units_are_looked_at_where_there_is_data(tmp_path):

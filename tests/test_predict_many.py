@@ -20,7 +20,11 @@ from rasterio.transform import from_origin
 
 from eosfm_cli.carbon.ledger import read_ledger
 from eosfm_cli.commands.app import main
+from eosfm_cli.progress import Silent
 from eosfm_cli.raster.spool import begun
+from eosfm_cli.raster.windows import plan_windows
+from eosfm_cli.results import Cost
+from eosfm_cli.workflows.expectation import Expectation
 from tests.fits import BANDS, tiny_recipe, write_fit
 
 
@@ -89,6 +93,7 @@ def test_many_scenes_go_through_one_model(folder: Path, capsys: pytest.CaptureFi
         scene(folder / "in" / f"s{number}.tif", seed=number)
     found = result(capsys, "in", "--output", "out/", "--no-quicklook")
     assert [entry["state"] for entry in found["results"]] == ["mapped"] * 3
+    assert all(entry["cost"]["energy_kwh"] > 0 for entry in found["results"])
     assert [Path(entry["output"]).name for entry in found["results"]] == [
         "s0_pred.tif", "s1_pred.tif", "s2_pred.tif",
     ]  # fmt: skip
@@ -211,10 +216,12 @@ def test_small_windows_and_batches_give_the_same_map(folder: Path) -> None:
     [
         (("--window", "100"), "multiple of 32"),
         (("--min-area", "5"), "--vector"),
+        (("--min-area", "inf", "--vector", "gpkg"), "--min-area cannot be inf"),
         (("--bbox-crs", "EPSG:4326"), "--bbox"),
         (("--before", "b.tif"), "takes one date"),
         (("--nodata", "1"), "--nodata cannot be 1"),
         (("--output", "map.png"), ".tif"),
+        (("b.tif", "--vector", "all.gpkg"), "--vector gpkg"),
     ],
 )
 def test_options_that_cannot_be_used_are_refused(
@@ -223,6 +230,18 @@ def test_options_that_cannot_be_used_are_refused(
     scene(folder / "a.tif")
     run("a.tif", *words, code=2)
     assert said in capsys.readouterr().err
+    assert names(folder) == ["a.tif"]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene(folder / "a.tif")
+    for place, dry in (("a.tif/map.tif", ()), ("a.tif/map.tif", ("--dry-run",)), ("/proc/", ())):
+        run("a.tif", "--output", place, *dry, code=1)
+        said = capsys.readouterr().err
+        assert "error: Cannot write" in said
+        assert "device:" not in said
     assert names(folder) == ["a.tif"]
 
 
@@ -241,12 +260,16 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert (found["windows"], found["window"]) == (4, [608, 608])
     assert found["computed"] == 2
     assert found["seconds"] > 0
+    assert 0.1 < found["energy_kwh"] * 3.6e6 / found["seconds"] < 10_000  # watts
+    assert 0 < found["emissions_kg"] < found["energy_kwh"] * 2
     assert found["disk_bytes"] > 2 * 900 * 1100
     assert found["free_bytes"] > found["disk_bytes"]
     assert found["outputs"] == ["a_pred.tif", "a_conf.tif", "a_pred.png"]
     scene(folder / "b.tif")
     run("a.tif", "b.tif", "gone.tif", "--dry-run", code=1)
     assert "2 planned, 1 failed" in capsys.readouterr().out
+    run("a.tif", "--dry-run")
+    assert re.search(r"^energy +about [\d.]+ .?Wh", capsys.readouterr().out, re.MULTILINE)
     assert names(folder) == ["a.tif", "b.tif"]
 
 
@@ -265,6 +288,26 @@ def test_the_ground_that_was_mapped_and_its_cost_are_noted(
     with rasterio.open(folder / "a_pred.tif") as raster:
         told = float(raster.tags()["EOSFM_ENERGY_KWH"])
     assert 0 < told <= found["cost"]["energy_kwh"] * 1.01
+
+
+def test_what_was_expected_stands_beside_what_it_took(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene(folder / "a.tif", 300, 200)
+    found = result(capsys, "a.tif", "--window", "64", "--no-quicklook")
+    assert 0 < found["estimate"]["seconds"] < 20 * found["cost"]["seconds"]
+    assert result(capsys, "a.tif", "--overwrite", "--no-quicklook")["estimate"] is None  # one row
+
+
+def test_the_rest_is_expected_to_take_as_long_as_the_first_row() -> None:
+    costs = iter([Cost(5, 1, 1), Cost(7, 2, 3)])
+    plan = plan_windows(300, 200, 64)
+    expected = Expectation(
+        Silent().step("", 0).__enter__(), plan, lambda: next(costs), Cost(1), begun=False
+    )
+    for _ in range(2 * len(plan.cols)):
+        expected.advance()
+    assert expected.cost == Cost(4 + 2 * len(plan.rows), 1 + len(plan.rows), 1 + 2 * len(plan.rows))
 
 
 # --------------------------------------------------------------------------- runs that stop

@@ -14,6 +14,7 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,13 +28,14 @@ from torch import nn
 from eosfm_cli.errors import DataError, OutputError, RasterError, UsageError
 from eosfm_cli.manifest import ModelManifest
 from eosfm_cli.progress import Silent
-from eosfm_cli.raster.geotiff import new_map
+from eosfm_cli.raster.geotiff import map_options, new_map
 from eosfm_cli.raster.grid import Grid
 from eosfm_cli.raster.layers import NO_VALUE, class_layer, share_layer, value_layer
 from eosfm_cli.raster.mosaic import Block
 from eosfm_cli.raster.products import (
     ProductOptions,
     depth_of,
+    labels_of,
     map_tags,
     products,
     write_product,
@@ -129,6 +131,12 @@ def test_pixels_of_each_map():
     assert {a.dtype.name for a in (map_, shares, sure, apart)} == {"uint8"}
 
 
+@given(st.integers(1, 255), st.integers(0, 2**32 - 1))
+def test_a_pixel_gets_the_first_of_the_likeliest_classes(count, seed):
+    scores = np.random.default_rng(seed).integers(0, 3, (count, 5, 7)).astype(np.float32)
+    np.testing.assert_array_equal(labels_of(block(scores), count), scores.argmax(axis=0))
+
+
 def test_disagreement_of_values_is_in_their_unit():
     options = ProductOptions(disagreement=True)
     map_, apart = products(manifest("regression"), options)
@@ -198,6 +206,18 @@ def test_maps_of_any_size_are_cloud_optimized_and_whole(tmp_path, kind, size):
         np.testing.assert_array_equal(found.read(), values)
         assert found.nodata == layer.nodata
         assert found.descriptions == layer.names
+
+
+def test_files_that_may_be_too_large_for_a_tiff_are_bigtiff(tmp_path):
+    """GDAL decides before it compresses; an empty file takes the same decision in no time."""
+    assert class_map(tmp_path / "small.tif", [[0]]).read_bytes()[:4] == b"II*\0"
+    large = Grid(66_000, 66_000, UTM, from_origin(0, 0, 1, 1))
+    options = map_options(large, LAYERS["classes"])
+    chosen = {key: options[key] for key in ("BIGTIFF", "COMPRESS", "SPARSE_OK")}
+    kind = {"driver": "GTiff", "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", **large.profile, **kind, **chosen):
+        pass
+    assert (tmp_path / "a.tif").read_bytes()[:4] == b"II+\0"
 
 
 def test_what_is_no_cloud_optimized_file_is_told(tmp_path):
@@ -388,6 +408,19 @@ def test_the_whole_earth_has_its_area(tmp_path):
         tmp_path, np.zeros((18, 36)), crs=CRS.from_epsg(4326), transform=from_origin(0, 90, 10, 10)
     )
     assert found.area_m2[0] == pytest.approx(510.0656e12, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("west", "expected"),
+    [(179.99, (-180, 180)), (190, (-170, -169.96)), (359.98, (-0.02, 0.02)), (-190, (170, 170.04))],
+)
+def test_geojson_is_between_180_degrees_west_and_east(tmp_path, west, expected):
+    place = {"crs": CRS.from_epsg(4326), "transform": from_origin(west, 10, 0.01, 0.01)}
+    found, _ = polygons(tmp_path, np.array([[0, 1, 0, 1]]), suffix=".geojson", **place)
+    assert not found.is_empty.any()
+    left, _, right, _ = found.total_bounds
+    assert (left, right) == pytest.approx(expected)
+    assert shapely.area(found.geometry.values).sum() == pytest.approx(0.04 * 0.01)
 
 
 def test_areas_in_feet_are_told_in_metres(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -25,7 +26,13 @@ from eosfm_cli.manifest import DecoderInfo, ModelManifest, read_manifest
 from eosfm_cli.progress import Silent
 from eosfm_cli.raster.program import Exported, Program, keep_program, load_scorer
 from eosfm_cli.raster.program_store import ProgramStore
-from eosfm_cli.raster.scoring import Scorer, choose_device
+from eosfm_cli.raster.scoring import (
+    Scorer,
+    choose_device,
+    difference,
+    has_bf16,
+    refuse_precision,
+)
 from eosfm_cli.recipe import Recipe
 from eosfm_cli.training.model import load_model
 from eosfm_cli.training.program import Disagreeing, build_module, disagreement
@@ -92,7 +99,7 @@ def there(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> Kept:
     return kept
 
 
-def nobody(path: Path, disagreement: bool) -> nn.Module:
+def nobody(path: Path, disagreement: bool, precision: str = "32-true") -> nn.Module:
     pytest.fail("the model was built again")
 
 
@@ -186,6 +193,50 @@ def compare(path: Path, manifest: ModelManifest, disagrees: bool) -> None:
             )
 
 
+def test_bf16_has_a_program_of_its_own_and_tells_what_it_changes(
+    kept: Kept, store: ProgramStore
+) -> None:
+    """Any machine can compute in bf16, if slowly."""
+    told = Told()
+    options = {"disagreement": True, "precision": "bf16", "progress": told}
+    scorer = load_scorer(kept.path, kept.manifest, make=build_module, **options)
+    assert isinstance(scorer.module, Program)
+    assert told.said[-1] == "preparing the model for quick starts, once"
+    zeros = np.zeros((len(BANDS), 64, 64), np.float32)
+    scorer.score([zeros])
+    assert len(told.said) == 2  # nothing stands in these windows
+    windows = draw(2, len(BANDS), 64, 96)
+    found = np.stack(scorer.score(windows))
+    assert re.fullmatch(
+        r"bf16 against 32 bits, on the first windows: \d+\.\d{3}% of the classes differ",
+        told.said[-1],
+    )
+    scorer.score(windows)
+    assert len(told.said) == 4  # of which one is about the program of 32 bits
+    direct = Scorer(build_module(kept.path, True), CPU, 2, told.warn, disagreement=True)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, np.stack(direct.score(windows)), atol=0.1)
+    assert not np.array_equal(found, np.stack(direct.score(windows)))
+    assert len(list(store.folder.iterdir())) == 2
+
+
+def test_differences_in_words() -> None:
+    one, other = np.array([[0.6, 0.2, 0.9]]), np.array([[0.4, 0.3, 0.8]])
+    assert difference("multilabel", one, other) == "33.333% of the labels differ"
+    assert difference("regression", one, other) == "values differ by 0.133 on average"
+    one, other = np.vstack([one, 1 - one]), np.vstack([other, 1 - other])
+    assert difference("segmentation", one, other) == "33.333% of the classes differ"
+
+
+def test_bf16_is_refused_where_the_hardware_only_imitates_it() -> None:
+    refuse_precision("32-true", CPU)
+    if has_bf16(CPU):
+        refuse_precision("bf16", CPU)
+    else:
+        with pytest.raises(UsageError, match="This CPU has no instructions for bf16"):
+            refuse_precision("bf16", CPU)
+
+
 def test_disagreement_leaves_the_scores_as_they_are(there: Kept) -> None:
     fitted = load_model(there.path)
     x = torch.from_numpy(np.stack(draw(2, len(BANDS), 64, 64)))
@@ -275,7 +326,7 @@ class Made:
     def __init__(self, module: nn.Module) -> None:
         self.module, self.times = module, 0
 
-    def __call__(self, path: Path, disagreement: bool) -> nn.Module:
+    def __call__(self, path: Path, disagreement: bool, precision: str) -> nn.Module:
         self.times += 1
         return self.module
 
@@ -304,7 +355,7 @@ def model(tmp_path: Path) -> Path:
     return path
 
 
-def load(path: Path, make: Callable[[Path, bool], nn.Module], **options: Any) -> Told:
+def load(path: Path, make: Callable[[Path, bool, str], nn.Module], **options: Any) -> Told:
     told = Told()
     scorer = load_scorer(path, MANIFEST, make=make, progress=told, **options)
     windows = draw(3, 1, 64, 96)

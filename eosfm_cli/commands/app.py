@@ -54,6 +54,13 @@ COMMANDS: dict[str, Listed] = {
 }
 
 
+COMPUTING = {
+    *("demo", "train-specialist", "fit-ensemble", "ablate", "prune", "predict"),
+    *("rank", "compare", "evaluate"),
+}
+"""Commands that run models."""
+
+
 class LazyGroup(TyperGroup):
     """A group that knows its commands by name and imports the one that is asked for."""
 
@@ -140,6 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = given[: given.index("--")] if "--" in given else given
     # `--debug` may stand anywhere, so it is taken out before any command sees the line
     words = [word for word in options if word != "--debug"]
+    if arguments is None and COMPUTING.intersection(words):  # the process is ours
+        from eosfm_cli.allocator import keep_memory
+
+        keep_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without "₂" is no reason to fail

@@ -20,9 +20,10 @@ from eosfm_cli.commands.console import (
 from eosfm_cli.commands.options import OUTPUT, example, new_app
 from eosfm_cli.confusion import Confusion
 from eosfm_cli.errors import UsageError
+from eosfm_cli.precision import Precision
 
 if TYPE_CHECKING:
-    from eosfm_cli.results import EvaluationResult
+    from eosfm_cli.results import EvaluationResult, PrecisionChange
 
 app = new_app()
 
@@ -61,6 +62,15 @@ BatchSize = Annotated[
         metavar="N",
         help="Tiles at once.",
         show_default="the recipe's",
+        rich_help_panel=_A_MODEL,
+    ),
+]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(
+        "--precision",
+        help="Number format of a fitted model: 32-true, or bf16; what it changes is told.",
+        show_default="as in the run's own test",
         rich_help_panel=_A_MODEL,
     ),
 ]
@@ -111,6 +121,7 @@ def evaluate(
     split: Split = None,
     recipe: OtherRecipe = None,
     batch_size: BatchSize = None,
+    precision: PrecisionOption = None,
     data_root: options.DataRoot = None,
     set_: Set = None,
     plugin: options.Plugins = None,
@@ -131,6 +142,7 @@ def evaluate(
         "--split": split,
         "--recipe": recipe,
         "--batch-size": batch_size,
+        "--precision": precision,
         "--data-root": data_root,
         "--set": set_,
         "--plugin": plugin,
@@ -139,7 +151,14 @@ def evaluate(
         map_ = _map_named(subject, about_models)
         from eosfm_cli.workflows.evaluate_map import evaluate_map
 
-        result = evaluate_map(map_, reference, classes=classes, output=output, progress=progress)
+        result = evaluate_map(
+            map_,
+            reference,
+            root=options.root(experiments),
+            classes=classes,
+            output=output,
+            progress=progress,
+        )
     else:
         if classes is not None:
             raise UsageError("--classes goes with --reference, for maps.")
@@ -154,6 +173,7 @@ def evaluate(
             recipe=recipe,
             overrides=parse_overrides(set_ or ()),
             batch_size=batch_size,
+            precision=precision,
             data_root=data_root,
             output=output,
             progress=progress,
@@ -226,7 +246,18 @@ def _show_classes(result: EvaluationResult) -> None:
     columns = ["class", *(["IoU"] if maps else []), "F1", "precision", "recall", result.unit]
     write_table(columns, rows, total=mean)
     overall = metrics["Pixel_Accuracy" if maps else "Accuracy_Micro"]
+    if result.change is not None:
+        write_text(_change(result.change, result.unit))
     write_text(f"right in all: {figures.share(overall)} of the {result.unit}\n")
+
+
+def _change(change: PrecisionChange, unit: str) -> str:
+    """What bf16 changes."""
+    return (
+        f"{change.metric}: {change.found:.5f} in {change.precision}, {change.in_32_bits:.5f} in 32 "
+        f"bits ({change.found - change.in_32_bits:+.5f}); {change.share_changed:.3%} of the {unit} "
+        "get another class\n"
+    )
 
 
 def _score(value: float | None) -> str | None:

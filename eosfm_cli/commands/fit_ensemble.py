@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -10,10 +12,14 @@ from eosfm_cli.commands import figures, options
 from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
 from eosfm_cli.commands.options import CHOICES, TRAINING, example, new_app
 from eosfm_cli.commands.plan import show_plans, tell_estimate
+from eosfm_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from eosfm_cli.recipe import Task
+    from eosfm_cli.budget import Budget
+    from eosfm_cli.recipe import Recipe, Task
     from eosfm_cli.results import FitResult
+    from eosfm_cli.run_dir import RunDir
+    from eosfm_cli.sweeps import Value
 
 app = new_app()
 
@@ -22,7 +28,7 @@ Normalize = Literal["batch", "layer", "none"]
 Selection = Literal["topk", "smooth"]
 Adapt = Literal["rule", "learned"]
 SelectBy = Literal["gates", "probe"]
-
+Cache = Literal["auto", "off", "memory", "disk"]
 
 Ensemble = Annotated[
     str | None,
@@ -35,9 +41,9 @@ Ensemble = Annotated[
     ),
 ]
 FusionOption = Annotated[
-    Fusion | None,
+    str | None,
     typer.Option(
-        metavar="NAME",
+        metavar="NAME,…",
         help="How the specialists' features are joined: concat, conv1x1, mlp, addition or "
         "multiplication.",
         show_default="the recipe's, concat",
@@ -45,10 +51,9 @@ FusionOption = Annotated[
     ),
 ]
 FuseToMult = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        min=1,
-        metavar="N",
+        metavar="N,…",
         help="Channels after conv1x1 or mlp, in multiples of one specialist's.",
         show_default="the recipe's, 1",
         rich_help_panel=CHOICES,
@@ -71,8 +76,9 @@ AdaptOption = Annotated[
     ),
 ]
 SelectionOption = Annotated[
-    Selection | None,
+    str | None,
     typer.Option(
+        metavar="topk|smooth",
         help="With --top-k: search first (topk), or gates that stay and close (smooth).",
         show_default="the recipe's, topk",
         rich_help_panel=CHOICES,
@@ -87,18 +93,18 @@ ScaleFeatures = Annotated[
     ),
 ]
 TopK = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        min=1,
-        metavar="K",
-        help="Learn which specialists help, and keep this many.",
+        metavar="K,…",
+        help="Learn which specialists help, and keep this many; all for every one.",
         show_default="the recipe's, all",
         rich_help_panel=CHOICES,
     ),
 ]
 SelectByOption = Annotated[
-    SelectBy | None,
+    str | None,
     typer.Option(
+        metavar="gates|probe",
         help="With --top-k: gates that learn find the best, or a linear probe before the fit.",
         show_default="the recipe's, gates",
         rich_help_panel=CHOICES,
@@ -131,9 +137,9 @@ Strict = Annotated[
     ),
 ]
 NormalizeOption = Annotated[
-    Normalize | None,
+    str | None,
     typer.Option(
-        metavar="NAME",
+        metavar="NAME,…",
         help="How each specialist's features are normalised: batch, layer or none.",
         show_default="the recipe's, batch",
         rich_help_panel=CHOICES,
@@ -154,6 +160,54 @@ Freeze = Annotated[
         help="Keep the specialists' weights as they are.",
         show_default="the recipe's, freeze",
         rich_help_panel=CHOICES,
+    ),
+]
+Seed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N,…",
+        help="Seed of weights, order and augmentation.",
+        show_default="the recipe's, 0",
+        rich_help_panel=TRAINING,
+    ),
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="RUN",
+        help="Go on with a run that was stopped, in its folder; or with a sweep, in its own.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Augment = Annotated[
+    bool | None,
+    typer.Option(
+        "--augment/--no-augment",
+        help="Draw new crops, flipped and turned, in every epoch; the specialists then compute "
+        "them anew each time.",
+        show_default="the recipe's, no-augment",
+        rich_help_panel=TRAINING,
+    ),
+]
+CacheOption = Annotated[
+    Cache | None,
+    typer.Option(
+        "--cache",
+        metavar="WHERE",
+        help="Where the specialists' features are kept once they are computed: disk, memory, off "
+        "for nowhere, or auto for disk where that pays.",
+        show_default="the recipe's, auto",
+        rich_help_panel=TRAINING,
+    ),
+]
+CacheSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="How much disk the features of all fits may take, as in 20GB; what was used least "
+        "lately goes first.",
+        show_default="the recipe's, 20GB",
+        rich_help_panel=TRAINING,
     ),
 ]
 
@@ -183,10 +237,13 @@ def fit_ensemble(
     lr: options.LearningRate = None,
     devices: options.Devices = None,
     precision: options.PrecisionOption = None,
-    seed: options.Seed = None,
+    augment: Augment = None,
+    cache: CacheOption = None,
+    cache_size: CacheSize = None,
+    seed: Seed = None,
     data_root: options.DataRoot = None,
     set_: options.Set = None,
-    resume: options.Resume = None,
+    resume: Resume = None,
     max_energy: options.MaxEnergy = None,
     max_co2: options.MaxCo2 = None,
     dry_run: options.DryRun = False,
@@ -201,18 +258,26 @@ def fit_ensemble(
 
     To see what the ensemble is worth, fit what it has to beat in the same way (`--ensemble
     scratch`, one specialist's name, or `timm:MODEL`), then `eosfm compare`.
+
+    Several values with commas between, as in `--fusion concat,conv1x1 --top-k 1,3,all`, fit every
+    combination, one after the other from the same features, and show what each gives for what it
+    costs in compute, parameters, latency and energy. So may --fusion, --fuse-to-mult, --top-k,
+    --selection, --select-by, --normalize and --seed; the budget then is that of all fits.
     """
+    axes = _axes(
+        fusion=options.words("--fusion", fusion, get_args(Fusion)),
+        fuse_to_mult=options.numbers("--fuse-to-mult", fuse_to_mult, least=1),
+        top_k=options.numbers("--top-k", top_k, least=1, everything="all"),
+        selection=options.words("--selection", selection, get_args(Selection)),
+        select_by=options.words("--select-by", select_by, get_args(SelectBy)),
+        normalize=options.words("--normalize", normalize, get_args(Normalize)),
+        seed=options.numbers("--seed", seed, least=0),
+    )
     overrides = options.overrides(
         "fit",
         set_,
         ensemble=ensemble,
-        fusion=fusion,
-        fuse_to_mult=fuse_to_mult,
-        top_k=top_k,
-        selection=selection,
-        select_by=select_by,
         scale_features=scale_features,
-        normalize=normalize,
         project=project,
         adapt=adapt,
         specialists=options.names(specialists),
@@ -225,30 +290,77 @@ def fit_ensemble(
         lr=lr,
         devices=options.devices(devices),
         precision=precision,
-        seed=seed,
+        augment=augment,
+        cache=cache,
+        cache_size=cache_size,
     )
     from eosfm_cli.budget import parse_budget
 
     budget = parse_budget(max_energy, max_co2)
+    progress = ConsoleProgress()
+    several = {key: values for key, values in axes.items() if len(values) > 1}
+    single = {f"fit.{key}": values[0] for key, values in axes.items() if len(values) == 1}
+    _refuse_twice(several, overrides)
+    overrides = {**single, **overrides}
+    where = {"data_root": data_root, "strict": strict, "progress": progress}
+    ending = {"dry_run": dry_run, "as_json": json}
+    if several or _is_sweep(resume):
+        from eosfm_cli.commands.sweep_report import sweep
+
+        options.load_plugins(plugin, progress)
+        sweep(recipe, several, overrides, resume, output, budget, **where, **ending)
+        return
     run, (loaded,) = options.chosen(resume, "fit", [recipe] if recipe else None, overrides)
-    root, progress = options.root(output, run), ConsoleProgress()
     options.load_plugins(plugin, progress)
+    _fit(loaded, run, options.root(output, run), budget, **where, **ending)
+
+
+def _axes(**given: Sequence[Value] | None) -> dict[str, Sequence[Value]]:
+    """The options that may take several values, as far as they were given."""
+    return {key: values for key, values in given.items() if values is not None}
+
+
+def _refuse_twice(several: Iterable[str], overrides: Container[str]) -> None:
+    for key in several:
+        if f"fit.{key}" in overrides:
+            option = f"--{key.replace('_', '-')}"
+            raise UsageError(
+                f"{option} has several values, and --set fit.{key} another one.",
+                hint="Say it once.",
+            )
+
+
+def _is_sweep(resume: Path | None) -> bool:
+    if resume is None:
+        return False
+    from eosfm_cli.sweeps import is_sweep
+
+    return is_sweep(resume)
+
+
+def _fit(
+    recipe: Recipe,
+    run: RunDir | None,
+    root: Path,
+    budget: Budget,
+    *,
+    data_root: Path | None,
+    strict: bool,
+    progress: ConsoleProgress,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Fit one combination of settings."""
     if dry_run:
         from eosfm_cli.workflows.fit_ensemble import plan_fit  # seconds
 
-        plan = plan_fit(
-            loaded,
-            root=root,
-            data_root=data_root,
-            strict=strict,
-            progress=progress,
-        )
-        show_plans([plan], as_json=json)
+        plan = plan_fit(recipe, root=root, data_root=data_root, strict=strict, progress=progress)
+        show_plans([plan], as_json=as_json)
         return
     from eosfm_cli.workflows.fit_ensemble import fit_ensemble as fit  # seconds
 
     result = fit(
-        loaded,
+        recipe,
         root=root,
         data_root=data_root,
         strict=strict,
@@ -256,12 +368,12 @@ def fit_ensemble(
         resume=run,
         budget=budget,
     )
-    if json:
+    if as_json:
         write_json(result)
     else:
         write_table(["fitted", result.recipe], _rows(result))
     tell_estimate(result.recipe, result.estimate, result.cost)
-    next_command(*(options.within(command, root) for command in what_next(loaded.task, result)))
+    next_command(*(options.within(command, root) for command in what_next(recipe.task, result)))
 
 
 def what_next(task: Task, result: FitResult) -> list[str]:

@@ -284,6 +284,62 @@ def names(value: str | None) -> list[str] | None:
     return None if value is None else [name.strip() for name in value.split(",") if name.strip()]
 
 
+def words(option: str, value: str | None, valid: Sequence[str]) -> list[str] | None:
+    """A comma-separated option of words that are known.
+
+    Raises:
+        UsageError: One of them is not.
+    """
+    found = _members(option, value)
+    for member in found or ():
+        if member not in valid:
+            from eosfm_cli.bands import nearest_word
+
+            near = nearest_word(member, valid)
+            raise UsageError(
+                f"{option} {member!r} is not known." + (f" Did you mean {near!r}?" if near else ""),
+                hint=f"{option} takes {', '.join(valid)}, or several of them with commas between.",
+            )
+    return found
+
+
+def numbers(
+    option: str, value: str | None, *, least: int, everything: str | None = None
+) -> list[int | None] | None:
+    """A comma-separated option of whole numbers.
+
+    Args:
+        option: As typed.
+        value: What was given.
+        least: The smallest number that is valid.
+        everything: A word that stands for `None`.
+
+    Raises:
+        UsageError: One of them is no such number.
+    """
+    found = _members(option, value)
+    return found if found is None else [_number(option, one, least, everything) for one in found]
+
+
+def _number(option: str, member: str, least: int, everything: str | None) -> int | None:
+    if member == everything:
+        return None
+    if member.isdecimal() and int(member) >= least:
+        return int(member)
+    also = f", {everything}" if everything else ""
+    raise UsageError(
+        f"{option} {member!r} is no whole number from {least} on.",
+        hint=f"{option} takes one{also}, or several with commas between.",
+    )
+
+
+def _members(option: str, value: str | None) -> list[str] | None:
+    found = names(value)
+    if found is not None and not found:
+        raise UsageError(f"{option} {value!r} names nothing.")
+    return None if found is None else list(dict.fromkeys(found))
+
+
 def chosen(
     resume: Path | None, kind: Kind, given: Sequence[str] | None, overrides: Mapping[str, Any]
 ) -> tuple[RunDir | None, list[Recipe]]:

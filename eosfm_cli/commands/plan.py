@@ -67,9 +67,15 @@ def _about(figure: str) -> str:
 
 def _phase(phase: PhasePlan) -> list[list[str | None]]:
     parameters, trainable = figures.count(phase.parameters), figures.count(phase.trainable)
+    epochs = "once" if phase.stored_bytes else f"{phase.epochs} epochs"
+    what = (
+        f"{figures.size(phase.stored_bytes)} of features"
+        if phase.stored_bytes
+        else f"{parameters} parameters, {trainable} of them trainable"
+    )
     return [
-        [phase.name, f"{phase.epochs} epochs, {phase.steps} steps of {phase.step_seconds:.2g} s"],
-        ["", f"{parameters} parameters, {trainable} of them trainable"],
+        [phase.name, f"{epochs}, {phase.steps} steps of {phase.step_seconds:.2g} s"],
+        ["", what],
         ["", f"about {figures.duration(phase.seconds)}"],
     ]
 

@@ -12,6 +12,7 @@ from eosfm_cli.commands.console import ConsoleProgress, next_command
 from eosfm_cli.commands.options import DATA, OUTPUT, example, new_app
 from eosfm_cli.commands.predict_report import show_labels, show_outcomes
 from eosfm_cli.errors import ExitCode, UsageError
+from eosfm_cli.precision import Precision
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +73,8 @@ Stack = Annotated[
     bool,
     typer.Option(
         "--stack",
-        help="All INPUTs are one scene, such as a file per band; each folder is one.",
+        help="All INPUTs are one scene, such as a file per band, or a folder and a file; of "
+        "several folders each is one.",
         rich_help_panel=DATA,
     ),
 ]
@@ -199,6 +201,15 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"],
     typer.Option(help="Where to compute; auto takes a GPU if any.", rich_help_panel=COMPUTING),
 ]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        "--precision",
+        help="Number format: 32-true, or bf16, which is faster where the hardware has it; what it "
+        "changes is told.",
+        rich_help_panel=COMPUTING,
+    ),
+]
 
 
 @app.command(epilog=example("eosfm predict scene.tif --output map.tif"))
@@ -223,6 +234,7 @@ def predict(
     window: Window = None,
     batch_size: BatchSize = None,
     device: Device = "auto",
+    precision: PrecisionOption = "32-true",
     output: Output = None,
     nodata: Nodata = NODATA,
     overwrite: options.Overwrite = False,
@@ -258,6 +270,7 @@ def predict(
         "overwrite": overwrite,
         "batch_size": batch_size,
         "device": device,
+        "precision": precision,
     }
     maps = {
         "before": before,

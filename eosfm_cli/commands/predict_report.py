@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from eosfm_cli.results import LabelledImage, LabelResult, SceneOutcome, ValueSummary
 
 
+_LONG_S = 10
+"""Shorter work is over before anybody could expect anything."""
+
+
 def show_outcomes(outcomes: Sequence[SceneOutcome], *, as_json: bool) -> None:
     """Write what became of scenes: of one what its map holds, of several a table."""
     if as_json:
@@ -119,12 +123,19 @@ def _show_map(result: PredictResult) -> None:
     else:
         _show_values(result.values, result.nodata_share)
     progress = ConsoleProgress()
-    polygons = "" if result.polygons is None else f", {result.polygons:,} polygons"
+    some = "polygon" if result.polygons == 1 else "polygons"
+    polygons = "" if result.polygons is None else f", {result.polygons:,} {some}"
     progress.say(
         f"{result.width} × {result.height} pixels{polygons}, "
         f"time {figures.duration(result.cost.seconds)}, "
         f"energy {figures.energy(result.cost.energy_kwh)}"
     )
+    if result.estimate is not None and result.cost.seconds >= _LONG_S:
+        progress.say(
+            "after the first row of windows, "
+            f"{figures.duration(result.estimate.seconds)} and "
+            f"{figures.energy(result.estimate.energy_kwh)} were expected"
+        )
     written = (result.output, *result.products.values(), result.vector, result.quicklook)
     for path in filter(None, written):
         progress.say(f"wrote {path}")

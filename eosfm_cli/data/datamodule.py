@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import hashlib
 import os
 import random
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import distributed
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from eosfm_cli.data.folder import FolderSource
 from eosfm_cli.data.labelled import keep_labelled
@@ -87,8 +88,11 @@ class TileLoader(DataLoader):
             yield batch
 
 
-def _collate(samples: list[dict[str, Any]] | DataError) -> dict[str, Any] | DataError:
-    return samples if isinstance(samples, DataError) else default_collate(samples)
+def _collate(
+    samples: list[dict[str, Any]] | dict[str, Any] | DataError,
+) -> dict[str, Any] | DataError:
+    """A batch of samples, or what is one already."""
+    return default_collate(samples) if isinstance(samples, list) else samples
 
 
 def start_worker(number: int) -> None:
@@ -115,6 +119,7 @@ class TileDataModule(LightningDataModule):
         self.source = source
         self.recipe = recipe
         self._spec = spec
+        self._workers: dict[SplitName, int] = dict.fromkeys(SPLIT_NAMES, spec.workers)
         self._datasets: dict[SplitName, TileDataset | ChosenTiles] = {
             name: TileDataset(
                 source.samples[name],
@@ -170,6 +175,21 @@ class TileDataModule(LightningDataModule):
         return {name: len(dataset) for name, dataset in self._datasets.items()}
 
     @property
+    def workers(self) -> int:
+        """Processes that read tiles."""
+        return self._spec.workers
+
+    @property
+    def batch_size(self) -> int:
+        """Tiles of a batch."""
+        return self._spec.batch_size
+
+    @property
+    def draws_anew(self) -> bool:
+        """Whether training has other tiles in every epoch."""
+        return not self._spec.fixed_tiles
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What must not change while a run is stopped: the tiles, and whose they are."""
         digest = hashlib.sha256()
@@ -209,12 +229,31 @@ class TileDataModule(LightningDataModule):
         drawn = sorted(random.Random(seed).sample(range(len(tiles)), count))
         return self._loader(split, sampler=drawn)
 
+    def tiles_in(self, split: SplitName, batches: Sequence[Sequence[int]]) -> TileLoader:
+        """Batches of tiles of a split, each of the tiles that are named, by index."""
+        return self._loader(split, batch_sampler=batches)
+
+    def reading(
+        self, datasets: Mapping[SplitName, Dataset[dict[str, Any]]], *, workers: int
+    ) -> TileDataModule:
+        """The same batches in the same order, the tiles of some splits read by others.
+
+        Args:
+            datasets: As long as the split's own, and read by the same keys.
+            workers: Processes that read these.
+        """
+        other = copy.copy(self)
+        other._datasets = {**self._datasets, **datasets}
+        other._workers = {**self._workers, **dict.fromkeys(datasets, workers)}
+        return other
+
     def _loader(self, split: SplitName, **options: Any) -> TileLoader:  # noqa: ANN401
+        if "batch_sampler" not in options:
+            options["batch_size"] = self._spec.batch_size
         return TileLoader(
             self._datasets[split],
-            batch_size=self._spec.batch_size,
-            num_workers=self._spec.workers,
-            persistent_workers=self._spec.workers > 0,
+            num_workers=self._workers[split],
+            persistent_workers=self._workers[split] > 0,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator().manual_seed(self._spec.seed),
             collate_fn=_collate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import Dataset
@@ -48,6 +48,14 @@ class ChosenTiles(Dataset[dict[str, Any]]):
     def __getitems__(self, keys: Sequence[TileKey]) -> list[dict[str, Any]] | DataError:
         """Read a batch; what is wrong with the data comes back as a value."""
         return self._tiles.__getitems__([self._key(key) for key in keys])
+
+    def described(self, keys: Sequence[TileKey]) -> list[dict[str, Any]]:
+        """Tiles without their images."""
+        return self._tiles.described([self._key(key) for key in keys])
+
+    def facts(self) -> Iterator[object]:
+        """All that the pixels of the tiles follow from."""
+        return self._tiles.facts(self._chosen)
 
     def _key(self, key: TileKey) -> TileKey:
         if isinstance(key, tuple):

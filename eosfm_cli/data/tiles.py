@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from eosfm_cli import tiling
 from eosfm_cli.data.band_reader import BandReader
 from eosfm_cli.data.folder import Sample
 from eosfm_cli.data.label_reader import Covered, LabelReader
+from eosfm_cli.data.reader import reading
 from eosfm_cli.data.splits import SplitName
 from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import Recipe, TrainingSpec
@@ -29,13 +31,24 @@ _DRAWS = 20
 """How often a random crop is drawn where it is to show a label; more often would take long."""
 
 
+class _Place(NamedTuple):
+    """Which tile an index means."""
+
+    sample: Sample
+    tile: Tile
+    done: Covered
+    """How much of it others count."""
+    turn: tuple[bool, int]
+
+
 class TileDataset(Dataset[dict[str, Any]]):
     """The tiles of one split.
 
     A sample is `image` `(c, size, size)` float32, standardised, of change detection
     `(c, 2, size, size)`, and `filename`, with `mask` `(size, size)`, int64 classes or float32
     values, or `label`, an int64 scalar or of several labels `(classes,)` float32 of 0 and 1. What
-    is drawn at random depends on the seed, epoch and index alone, not on workers or order.
+    is drawn at random depends on the seed, epoch and index alone, not on workers or order; the
+    epoch does not matter where the recipe fixes the tiles.
     Validation and test tiles are a grid with the last one flush to the edge; labels that an earlier
     tile already has are left out of it, so that each counts once. Images larger than a tile give
     several samples of one label in classification.
@@ -59,10 +72,12 @@ class TileDataset(Dataset[dict[str, Any]]):
     ) -> None:
         train = split == "train"
         self.samples = samples
+        self._recipe = recipe
         self._size = recipe.tile.size
         self._stride = recipe.tile.stride or self._size
         self._random = train and recipe.tile.train == "random"
         self._augment = train and spec.augment
+        self._fixed = spec.fixed_tiles
         self._count_once = not train
         self._seed = spec.seed
         self._classes = len(recipe.classes)
@@ -94,19 +109,15 @@ class TileDataset(Dataset[dict[str, Any]]):
         Raises:
             DataError: A file is damaged, or has labels that the recipe does not list.
         """
-        epoch, index = key if isinstance(key, tuple) else (0, key)
-        rng = random.Random(f"{self._seed}/{epoch}/{index}")
-        sample, tile, done = self._place(index, rng)
-        turn = _drawn_turn(rng) if self._augment else (False, 0)
-        item: dict[str, Any] = {
-            "image": self._image(sample, tile, turn),
-            "filename": str(sample.place),
-        }
+        place = self._place(key)
+        image = self._image(place.sample, place.tile, place.turn)
+        return {"image": image, **self._described(place)}
+
+    def _described(self, place: _Place) -> dict[str, Any]:
+        named = {"filename": str(place.sample.place)}
         if self._label_reader is None:
-            item["label"] = self._label(sample)
-        else:
-            item["mask"] = self._mask(sample, tile, done, turn)
-        return item
+            return {**named, "label": self._label(place.sample)}
+        return {**named, "mask": self._mask(place.sample, place.tile, place.done, place.turn)}
 
     def __getitems__(self, keys: Sequence[TileKey]) -> list[dict[str, Any]] | DataError:
         """Read a batch; what is wrong with the data comes back as a value.
@@ -114,24 +125,64 @@ class TileDataset(Dataset[dict[str, Any]]):
         Raised in a worker process, an error would reach the user wrapped in a traceback.
         """
         try:
-            return [self[key] for key in keys]
+            with reading():
+                return [self[key] for key in keys]
         except DataError as error:
             return error
+
+    def described(self, keys: Sequence[TileKey]) -> list[dict[str, Any]]:
+        """Tiles without their images: `filename`, and `mask` or `label`.
+
+        Raises:
+            DataError: A file is damaged, or has labels that the recipe does not list.
+        """
+        with reading():
+            return [self._described(self._place(key)) for key in keys]
+
+    def facts(self, chosen: Sequence[int] | None = None) -> Iterator[object]:
+        """All that the pixels of the tiles follow from, the files' sizes and times of change too.
+
+        Args:
+            chosen: Only of these tiles, by index.
+        """
+        dataset, tile, bands = self._recipe.dataset, self._recipe.tile, self._recipe.bands
+        images = {name: image.model_dump() for name, image in dataset.images.items()}
+        yield (
+            self._recipe.dates,
+            images,
+            dataset.series,
+            bands,
+            [self._recipe.statistics[band] for band in bands],
+        )
+        yield self._size, self._stride, list(self._numbers), chosen and list(chosen)
+        drawn = self._random and self._labelled_only
+        if self._random:
+            yield self._seed
+        if drawn:
+            yield dataset.masks, self._recipe.classes, tile.unlabelled
+        for sample in self.samples:
+            files = [path for dates in sample.images for path in dates]
+            files += [path for path in (sample.mask, sample.areas) if path and drawn]
+            yield sample.window, [stamp(path) for path in files]
 
     def grid(self, sample: Sample) -> tuple[tuple[Tile, Covered], ...]:
         """The tiles of a sample, with how many rows and columns of each others count already."""
         return _grid(sample.height, sample.width, self._size, self._stride, self._count_once)
 
-    def _place(self, index: int, rng: random.Random) -> tuple[Sample, Tile, Covered]:
+    def _place(self, key: TileKey) -> _Place:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         if not 0 <= index < len(self):
             raise IndexError(index)
+        rng = random.Random(f"{self._seed}/{0 if self._fixed else epoch}/{index}")
         number = self._numbers[index]
         owner = bisect_right(self._ends, number)
-        sample = self.samples[owner]
+        sample, done = self.samples[owner], (0, 0)
         if self._random:
-            return sample, self._crop(sample, rng), (0, 0)
-        tiles = self.grid(sample)
-        return sample, *tiles[number - self._ends[owner] + len(tiles)]
+            tile = self._crop(sample, rng)
+        else:
+            tiles = self.grid(sample)
+            tile, done = tiles[number - self._ends[owner] + len(tiles)]
+        return _Place(sample, tile, done, _drawn_turn(rng) if self._augment else (False, 0))
 
     def _crop(self, sample: Sample, rng: random.Random) -> Tile:
         """A random tile, with a label where that is wanted and can be had."""
@@ -142,12 +193,17 @@ class TileDataset(Dataset[dict[str, Any]]):
         return tile
 
     def _image(self, sample: Sample, tile: Tile, turn: tuple[bool, int]) -> torch.Tensor:
-        dates = []
-        for reader in self._image_readers:
-            values, valid = reader.read(sample, tile)
-            dates.append(np.where(valid, (values - self._mean) / self._std, 0))
+        dates = [self._standardised(*reader.read(sample, tile)) for reader in self._image_readers]
         pixels = dates[0] if len(dates) == 1 else np.stack(dates, axis=1)  # (c, t, h, w)
         return _square(pixels, self._size, 0, turn)
+
+    def _standardised(self, values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+        """The values `(c, h, w)` in place: standardised, 0 where they are not valid."""
+        values -= self._mean
+        values /= self._std
+        if not valid.all():
+            values[~valid] = 0
+        return values
 
     def _label(self, sample: Sample) -> torch.Tensor:
         if not isinstance(sample.label, tuple):
@@ -189,8 +245,18 @@ def _drawn_turn(rng: random.Random) -> tuple[bool, int]:
 def _square(pixels: np.ndarray, size: int, fill: float, turn: tuple[bool, int]) -> torch.Tensor:
     """Pad `(…, h, w)` at the bottom and right to a square, flip and turn it."""
     height, width = pixels.shape[-2:]
-    around = [(0, 0)] * (pixels.ndim - 2) + [(0, size - height), (0, size - width)]
-    padded = np.pad(pixels, around, constant_values=fill)
+    if (height, width) != (size, size):
+        around = [(0, 0)] * (pixels.ndim - 2) + [(0, size - height), (0, size - width)]
+        pixels = np.pad(pixels, around, constant_values=fill)
     flip, quarters = turn
-    turned = np.rot90(padded[..., ::-1] if flip else padded, quarters, axes=(-2, -1))
+    turned = np.rot90(pixels[..., ::-1] if flip else pixels, quarters, axes=(-2, -1))
     return torch.from_numpy(np.ascontiguousarray(turned))
+
+
+def stamp(path: Path) -> tuple[str, int, int]:
+    """A file's place, size and time of change; whoever reads it says what is wrong with it."""
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path.absolute()), -1, -1
+    return str(path.absolute()), status.st_size, status.st_mtime_ns

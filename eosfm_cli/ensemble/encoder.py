@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,9 +12,10 @@ from torch import Tensor, nn
 
 from eosfm_cli.bands import BANDS, Bands, Plan, View, named, nearest_word, plan_views
 from eosfm_cli.ensemble.adaptation import LearnedAdapter, build_adapter, folded
-from eosfm_cli.ensemble.fusion import build_fusion
-from eosfm_cli.ensemble.projection import build_refiners
-from eosfm_cli.ensemble.selection import build_gates
+from eosfm_cli.ensemble.fast_convnext import fast
+from eosfm_cli.ensemble.fusion import Conv1x1, Mlp, Scaling, added, build_fusion
+from eosfm_cli.ensemble.projection import as_scaling, build_refiners, is_scaling
+from eosfm_cli.ensemble.selection import Gating, NoGates, build_gates
 from eosfm_cli.ensemble.specialist import Specialist, build_backbone
 from eosfm_cli.ensemble.strategies import own_views
 from eosfm_cli.errors import BandError, UsageError
@@ -73,7 +75,7 @@ class EnsembleEncoder(nn.Module):
             build_adapter(slot.view, self.options.adapt) for slot in self.slots
         )
         self.backbones = nn.ModuleList(
-            build_backbone(info.backbone, info.in_chans) for info in self.specialists
+            fast(build_backbone(info.backbone, info.in_chans)) for info in self.specialists
         )
         widths = [backbone.feature_info.channels() for backbone in self.backbones]
         self.normalisers, self.projections = build_refiners(
@@ -142,7 +144,9 @@ class EnsembleEncoder(nn.Module):
 
     def forward(self, x: Tensor, **_: object) -> list[Tensor]:
         """Encode standardised bands `(b, bands, h, w)` into a pyramid, fine to coarse."""
-        return self.combine(self.encode(x))
+        if self.training or not self.fusion.additive:
+            return self.combine(self.encode(x))
+        return self.complete(self._sum(x))
 
     def encode(self, x: Tensor) -> Features:
         """Views → features → normalise → project: the expensive half."""
@@ -150,11 +154,12 @@ class EnsembleEncoder(nn.Module):
 
     def extract(self, x: Tensor) -> Features:
         """Views → features: what never changes while specialists are frozen."""
+        return list(self._extracted(x))
+
+    def _extracted(self, x: Tensor) -> Iterator[list[Tensor] | None]:
         running = self._running()
-        return [
-            self._run(index, x) if slot.specialist in running else self._absent(index, x)
-            for index, slot in enumerate(self.slots)
-        ]
+        for index, slot in enumerate(self.slots):
+            yield self.run(index, x) if slot.specialist in running else self._absent(index, x)
 
     def refine(self, features: Features) -> Features:
         """Normalise → project."""
@@ -180,13 +185,50 @@ class EnsembleEncoder(nn.Module):
             pyramid[0] = pyramid[0] + self._nothing()
         return pyramid
 
+    def contributions(self, features: Features) -> Features | None:
+        """What each specialist adds to the sum that an additive fusion makes, gates included.
+
+        Args:
+            features: What `encode` gave.
+
+        Returns:
+            Per specialist the levels of its views' sum, `None` where it was left out; for
+            `complete`, once any of them are added up. `None` for fusions that do not add.
+        """
+        if not self.fusion.additive:
+            return None
+        sums: Features = [None] * len(self.specialists)
+        for index, levels in enumerate(features):
+            if levels is not None:
+                place = self.slots[index].specialist
+                sums[place] = added(sums[place], self._terms(index, levels))
+        return sums
+
+    def complete(self, sums: Sequence[Tensor]) -> list[Tensor]:
+        """The pyramid of a sum of contributions."""
+        return self.fusion.finish(sums)
+
+    def _sum(self, x: Tensor) -> list[Tensor]:
+        """Views → … → the sum, and of one view after the other only its part is held."""
+        sums = None
+        for index, levels in enumerate(self._extracted(x)):
+            if levels is not None:
+                refined = self._refined(self.slots[index], levels)
+                sums = added(sums, self._terms(index, refined))
+        return sums
+
+    def _terms(self, index: int, levels: list[Tensor]) -> list[Tensor]:
+        gated = self._through_gate(self.gates(), self.slots[index], levels)
+        return self.fusion.terms(index, gated)
+
     def _running(self) -> set[int]:
         """Whom to compute: not what is left out, nor what selection has dropped."""
         chosen = self.gates.running()
         everybody = range(len(self.specialists))
         return set(everybody if chosen is None else chosen) - self.left_out
 
-    def _run(self, index: int, x: Tensor) -> list[Tensor]:
+    def run(self, index: int, x: Tensor) -> list[Tensor]:
+        """The features of one of `slots`."""
         adapter, backbone = self.adapters[index], self.backbones[self.slots[index].specialist]
         learning = torch.is_grad_enabled() and (adapter.learns or not self.frozen)
         with torch.set_grad_enabled(learning):
@@ -207,18 +249,20 @@ class EnsembleEncoder(nn.Module):
 
     def _gated(self, views: Features) -> Features:
         gating = self.gates()
-        if gating is None:
-            return views
-        rest = None if gating.rest is None else gating.rest * self.fusion.neutral
         return [
-            levels
-            and [
-                level * gating.weight[slot.specialist]
-                + (0 if rest is None else rest[slot.specialist])
-                for level in levels
-            ]
+            levels and self._through_gate(gating, slot, levels)
             for slot, levels in zip(self.slots, views, strict=True)
         ]
+
+    def _through_gate(
+        self, gating: Gating | None, slot: _Slot, levels: list[Tensor]
+    ) -> list[Tensor]:
+        if gating is None:
+            return levels
+        rest = 0
+        if gating.rest is not None:
+            rest = (gating.rest * self.fusion.neutral)[slot.specialist]
+        return [level * gating.weight[slot.specialist] + rest for level in levels]
 
     def _at_least_one(self, views: Features, features: Features) -> Features:
         """The views, or where none is left one of neutral elements: it has the shapes."""
@@ -252,6 +296,17 @@ class EnsembleEncoder(nn.Module):
         per_slot = [factors[chosen.index(self.slots[i].specialist)] for i in slots]
         kept.fusion = self.fusion.keep(slots, per_slot)
         return kept.train(self.training)
+
+    def at_level(self, level: int) -> EnsembleEncoder:
+        """What refines and combines features of one level alone, with the weights of this one."""
+        alone = copy.copy(self)
+        alone._modules = {
+            **self._modules,
+            "normalisers": _at_level(self.normalisers, level),
+            "projections": _at_level(self.projections, level),
+            "fusion": self.fusion.at_level(level),
+        }
+        return alone
 
     def _of(self, chosen: Sequence[int]) -> EnsembleEncoder:
         """An encoder of these specialists without any module yet."""
@@ -309,14 +364,38 @@ class EnsembleEncoder(nn.Module):
         return self
 
     def fold(self) -> None:
-        """Put every view's matrix into its specialist's first convolution, to predict faster.
+        """Put into weights what stays as it is from now on, to predict faster.
 
-        The specialists have to be in evaluation mode, and are not to learn any more.
+        Every view's matrix goes into its specialist's first convolution; batch normalisation and
+        gates go into the fusion where that begins with a convolution, so that `encode` gives
+        features as they come from the specialists. The encoder has to be in evaluation mode, and
+        is not to learn or to be written any more.
         """
         self.adapters = nn.ModuleList(
             folded(adapter, self.backbones[slot.specialist])
             for slot, adapter in zip(self.slots, self.adapters, strict=True)
         )
+        if isinstance(self.fusion, Conv1x1 | Mlp):
+            self._fold_into(self.fusion)
+
+    @torch.no_grad()
+    def _fold_into(self, fusion: Conv1x1 | Mlp) -> None:
+        """Have the fusion take normalisers and gates over, as far as they only scale."""
+        scalings = [[Scaling(1.0)] * len(fusion.out_channels) for _ in self.specialists]
+        for i, normalisers in enumerate(() if self.projections else self.normalisers):
+            if all(is_scaling(norm) for norm in normalisers):
+                scalings[i] = [as_scaling(norm) for norm in normalisers]
+                self.normalisers[i] = nn.ModuleList(nn.Identity() for _ in normalisers)
+        gating = None if self.gates.running() is not None else self.gates()
+        factors = [1.0] * len(self.specialists) if gating is None else gating.weight
+        if gating is not None:
+            self.gates = NoGates()
+        slots = [slot.specialist for slot in self.slots]
+        self.fusion = fusion.folded([[s.times(factors[i]) for s in scalings[i]] for i in slots])
+
+
+def _at_level(parts: nn.ModuleList, level: int) -> nn.ModuleList:
+    return nn.ModuleList(nn.ModuleList([of_specialist[level]]) for of_specialist in parts)
 
 
 def _current(view: View, adapter: nn.Module) -> View:

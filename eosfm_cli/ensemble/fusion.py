@@ -2,13 +2,16 @@
 
 A level arrives as one tensor per view, `(b, c_i, h, w)`, or `None` for a view that was not
 computed, which counts as the fusion's neutral element: one for a product, else zero.
+
+Additive fusions make a sum over the views, of their `terms`, and `finish` it.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +26,24 @@ Widths = Sequence[Sequence[int]]
 """`widths[view][level]`: channels that come in."""
 
 
+class Scaling(NamedTuple):
+    """`factor · features + shift`."""
+
+    factor: float | Tensor
+    """One, or `(channels,)`."""
+    shift: Tensor | None = None
+    """`(channels,)`; zero if not given."""
+
+    def times(self, factor: float | Tensor) -> Self:
+        """A scaling and one factor behind it."""
+        return type(self)(self.factor * factor, None if self.shift is None else self.shift * factor)
+
+
 class Concat(nn.Module):
     """Stack the views along the channels."""
 
     neutral = 0.0
+    additive = False
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -47,6 +64,10 @@ class Concat(nn.Module):
         ]
         return torch.cat(parts, dim=1)
 
+    def at_level(self, level: int) -> Self:
+        """The same fusion of one level alone."""
+        return type(self)([[width[level]] for width in self.widths])
+
     def keep(self, views: Sequence[int], gates: Sequence[float]) -> Self:
         """The same fusion for a choice of views."""
         del gates  # nothing is learned here that a gate could be folded into
@@ -57,6 +78,7 @@ class Addition(nn.Module):
     """Sum the views, which all have the same channels."""
 
     neutral = 0.0
+    additive = True
 
     def __init__(self, widths: Widths) -> None:
         super().__init__()
@@ -67,8 +89,21 @@ class Addition(nn.Module):
         """One tensor `(b, c, h, w)` per level."""
         return [self._joined(_computed(level)) for level in by_level(views)]
 
+    def terms(self, index: int, levels: Sequence[Tensor]) -> list[Tensor]:
+        """What the view `index` adds to the sum, per level."""
+        del index
+        return list(levels)
+
+    def finish(self, sums: Sequence[Tensor]) -> list[Tensor]:
+        """The pyramid of a sum over views."""
+        return list(sums)
+
     def _joined(self, level: Sequence[Tensor]) -> Tensor:
         return sum(level[1:], level[0])
+
+    def at_level(self, level: int) -> Self:
+        """The same fusion of one level alone."""
+        return type(self)([[width[level]] for width in self.widths])
 
     def keep(self, views: Sequence[int], gates: Sequence[float]) -> Self:
         """The same fusion for a choice of views."""
@@ -80,6 +115,7 @@ class Multiplication(Addition):
     """Multiply the views, which all have the same channels."""
 
     neutral = 1.0
+    additive = False
 
     def _joined(self, level: Sequence[Tensor]) -> Tensor:
         return math.prod(level[1:], start=level[0])
@@ -89,6 +125,7 @@ class Conv1x1(nn.Module):
     """A 1×1 convolution over the stacked views, written as `Σᵢ Wᵢ fᵢ`: nothing is ever stacked."""
 
     neutral = 0.0
+    additive = True
 
     def __init__(self, widths: Widths, out_channels: Sequence[int]) -> None:
         """Build for `out_channels[level]` channels that come out."""
@@ -114,36 +151,65 @@ class Conv1x1(nn.Module):
 
     def forward(self, views: Views) -> list[Tensor]:
         """One tensor `(b, c, h, w)` per level."""
-        return [self._sum(index, level) for index, level in enumerate(by_level(views))]
+        return self.finish(_sums(self, views))
 
-    def _sum(self, index: int, level: Level) -> Tensor:
-        terms = [
-            conv[index](features)
-            for conv, features in zip(self.views, level, strict=True)
-            if features is not None
-        ]
-        return sum(terms[1:], terms[0]) + self.bias[index]
+    def terms(self, index: int, levels: Sequence[Tensor]) -> list[Tensor]:
+        """What the view `index` adds to the sum, per level."""
+        return [conv(level) for conv, level in zip(self.views[index], levels, strict=True)]
+
+    def finish(self, sums: Sequence[Tensor]) -> list[Tensor]:
+        """The pyramid of a sum over views."""
+        return [level + bias for level, bias in zip(sums, self.bias, strict=True)]
+
+    def folded(self, before: Sequence[Sequence[Scaling]]) -> Self:
+        """The same fusion with a scaling of every view's levels, `before[view][level]`, in it.
+
+        What the scaling shifts belongs to its view: one that is left out adds nothing.
+        """
+        whole = self._of(self.views)
+        whole.bias = self.bias
+        whole.views = nn.ModuleList(
+            nn.ModuleList(_scaled(*pair) for pair in zip(view, scalings, strict=True))
+            for view, scalings in zip(self.views, before, strict=True)
+        )
+        return whole.train(self.training)
+
+    def at_level(self, level: int) -> Self:
+        """The same fusion of one level alone, with the same weights."""
+        alone = copy.copy(self)
+        alone.out_channels = [self.out_channels[level]]
+        alone._modules = {
+            "views": nn.ModuleList(nn.ModuleList([view[level]]) for view in self.views),
+            "bias": nn.ParameterList([self.bias[level]]),
+        }
+        return alone
 
     def keep(self, views: Sequence[int], gates: Sequence[float]) -> Self:
         """The same fusion for a choice of views, each view's gate folded into its weights.
 
         Bias and output widths stay, so that what stands above still fits.
         """
-        widths = [[conv.in_channels for conv in self.views[i]] for i in views]
-        kept = type(self)(widths, self.out_channels)
+        kept = self._of([self.views[i] for i in views])
+        kept.views = nn.ModuleList(
+            nn.ModuleList(_scaled(conv, Scaling(gate)) for conv in self.views[old])
+            for old, gate in zip(views, gates, strict=True)
+        )
         with torch.no_grad():
-            for new, old, gate in zip(kept.views, views, gates, strict=True):
-                for new_conv, old_conv in zip(new, self.views[old], strict=True):
-                    new_conv.weight.copy_(old_conv.weight * gate)
             for new_bias, old_bias in zip(kept.bias, self.bias, strict=True):
                 new_bias.copy_(old_bias)
-        return kept
+        return kept.to(self.bias[0].device)
+
+    def _of(self, views: Iterable[nn.ModuleList]) -> Self:
+        """A fusion of views as wide as these, with weights of its own."""
+        widths = [[conv.in_channels for conv in view] for view in views]
+        return type(self)(widths, self.out_channels)
 
 
 class Mlp(nn.Module):
     """Two 1×1 convolutions with a ReLU between them; the first one never stacks the views."""
 
     neutral = 0.0
+    additive = True
 
     def __init__(
         self, widths: Widths, out_channels: Sequence[int], hidden: Sequence[int] | None = None
@@ -160,8 +226,23 @@ class Mlp(nn.Module):
 
     def forward(self, views: Views) -> list[Tensor]:
         """One tensor `(b, c, h, w)` per level."""
-        hidden = self.first(views)
+        return self.finish(_sums(self, views))
+
+    def terms(self, index: int, levels: Sequence[Tensor]) -> list[Tensor]:
+        """What the view `index` adds to the sum, per level."""
+        return self.first.terms(index, levels)
+
+    def finish(self, sums: Sequence[Tensor]) -> list[Tensor]:
+        """The pyramid of a sum over views."""
+        hidden = self.first.finish(sums)
         return [conv(F.relu(level)) for conv, level in zip(self.second, hidden, strict=True)]
+
+    def folded(self, before: Sequence[Sequence[Scaling]]) -> Self:
+        """The same fusion with a scaling of every view's levels, `before[view][level]`, in it."""
+        widths = [[conv.in_channels for conv in view] for view in self.first.views]
+        whole = type(self)(widths, self.out_channels, self.hidden_channels)
+        whole.first, whole.second = self.first.folded(before), self.second
+        return whole.train(self.training)
 
     def keep(self, views: Sequence[int], gates: Sequence[float]) -> Self:
         """The same fusion for a choice of views, gates folded into the first convolution."""
@@ -172,7 +253,7 @@ class Mlp(nn.Module):
         )
         kept.first = self.first.keep(views, gates)
         kept.second.load_state_dict(self.second.state_dict())
-        return kept
+        return kept.to(self.first.bias[0].device)
 
 
 FusionModule = Concat | Addition | Conv1x1 | Mlp
@@ -219,6 +300,37 @@ def _listed(width: Sequence[int]) -> str:
 
 def _summed(widths: Widths) -> list[int]:
     return [sum(level) for level in zip(*widths, strict=True)]
+
+
+def added(sums: list[Tensor] | None, terms: Sequence[Tensor]) -> list[Tensor]:
+    """A sum over views and what one more view adds, per level; of the first it is the sum."""
+    if sums is None:
+        return list(terms)
+    return [total + term for total, term in zip(sums, terms, strict=True)]
+
+
+def _sums(fusion: Conv1x1 | Mlp, views: Views) -> list[Tensor]:
+    sums = None
+    for index, levels in enumerate(views):
+        if levels is not None:
+            sums = added(sums, fusion.terms(index, levels))
+    return sums
+
+
+@torch.no_grad()
+def _scaled(conv: nn.Conv2d, before: Scaling) -> nn.Conv2d:
+    """A 1×1 convolution and what scales its input, as one."""
+    bias = conv.bias
+    if before.shift is not None:
+        shifted = conv.weight.flatten(1) @ before.shift
+        bias = shifted if bias is None else bias + shifted
+    whole = nn.Conv2d(conv.in_channels, conv.out_channels, 1, bias=bias is not None)
+    whole.to(conv.weight)
+    factor = torch.as_tensor(before.factor, device=conv.weight.device)
+    whole.weight.copy_(conv.weight * factor.reshape(-1, 1, 1))
+    if bias is not None:
+        whole.bias.copy_(bias)
+    return whole
 
 
 def _computed(level: Level) -> list[Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from eosfm_cli.ensemble.fusion import Scaling
 from eosfm_cli.recipe import Normalize
 
 
@@ -16,6 +17,21 @@ def build_normaliser(kind: Normalize, channels: int) -> nn.Module:
     if kind == "layer":
         return nn.GroupNorm(1, channels, affine=False)
     return nn.Identity()
+
+
+def is_scaling(normaliser: nn.Module) -> bool:
+    """Whether a normaliser only scales and shifts each channel, whatever the features."""
+    if isinstance(normaliser, nn.BatchNorm2d):
+        return not (normaliser.training or normaliser.affine)
+    return isinstance(normaliser, nn.Identity)
+
+
+def as_scaling(normaliser: nn.Module) -> Scaling:
+    """What a normaliser does that only scales."""
+    if isinstance(normaliser, nn.Identity):
+        return Scaling(1.0)
+    factor = (normaliser.running_var + normaliser.eps).rsqrt()
+    return Scaling(factor, -normaliser.running_mean * factor)
 
 
 def build_projection(channels: int) -> nn.Module:

@@ -170,7 +170,7 @@ class EosFM(EnsembleEncoder):
     def _absent(self, index: int, x: Tensor) -> list[Tensor] | None:
         if not self.legacy:
             return None
-        return [torch.zeros_like(level) for level in self._run(index, x)]
+        return [torch.zeros_like(level) for level in self.run(index, x)]
 
     # ------------------------------------------------------------------ published parameters
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -67,8 +68,9 @@ class Area:
             OutsideAreaError: The scene has nothing of it.
             RasterError: The scene does not say where it lies.
         """
-        outline = _in_pixels(self._on(grid, name), grid)
-        part = _within(outline, 0, 0, grid.width, grid.height)
+        with np.errstate(all="ignore"):  # of boxes as large as numbers go
+            outline = _in_pixels(self._on(grid, name), grid)
+            part = _within(outline, 0, 0, grid.width, grid.height)
         if part.is_empty:
             raise OutsideAreaError(
                 f"{name} has nothing of {self.name}.", hint=_hint(grid, self.crs)
@@ -244,7 +246,8 @@ def _numbers(text: str) -> tuple[float, float, float, float]:
 
 def _system(crs: str) -> CRS:
     try:
-        return CRS.from_user_input(crs)
+        with rasterio.Env():  # else PROJ complains on the terminal as well
+            return CRS.from_user_input(crs)
     except (CRSError, ValueError):
         raise UsageError(
             f"There is no coordinate reference system {crs!r}.",
@@ -263,10 +266,11 @@ def _read_geojson(path: Path) -> tuple[list[shapely.Geometry], CRS]:
         if path.suffix.lower() not in {".json", ".geojson"}:
             raise _unknown_format(path) from None
         raise DataError(f"The area {path} is no GeoJSON: {error}.") from None
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise DataError(f"The area {path} is damaged GeoJSON: {error}.") from None
-    except (shapely.errors.ShapelyError, CRSError) as error:
-        raise DataError(f"The area {path} is damaged GeoJSON: {error}.") from None
+    except (TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        raise DataError(f"The area {path} is damaged GeoJSON: it is not made as one is.") from None
+    except (ValueError, shapely.errors.ShapelyError, CRSError) as error:
+        reason = str(error).rstrip(".")
+        raise DataError(f"The area {path} is damaged GeoJSON: {reason}.") from None
     for one in shapes:
         _refuse_metres(path, one, crs)
     return shapes, crs

@@ -66,7 +66,7 @@ def write_map(path: Path, raw: Path, grid: Grid, layer: Layer, *, tags: Mapping[
     try:
         description.write_text(_described(raw, grid, layer, tags), encoding="utf-8")
         with replacing(path) as temporary, _writing(path):
-            copy(str(description), str(temporary), **_options(grid, layer))
+            copy(str(description), str(temporary), **map_options(grid, layer))
             _check_complete(temporary)
     finally:
         description.unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def new_map(path: Path, grid: Grid, layer: Layer, *, tags: Mapping[str, str]) ->
         raise unwritable(path, error) from error
 
 
-def _options(grid: Grid, layer: Layer) -> dict[str, str]:
+def map_options(grid: Grid, layer: Layer) -> dict[str, str]:
     """How GDAL writes the file."""
     block = _LARGEST_BLOCK
     while block > _SMALLEST_BLOCK and block // 2 >= max(grid.height, grid.width):

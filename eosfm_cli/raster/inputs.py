@@ -6,12 +6,12 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from eosfm_cli.errors import DataError
+from eosfm_cli.errors import DataError, UsageError
 from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.raster.opening import is_remote, shown
 from eosfm_cli.raster.stack import finest_of_each_band, stack_stem
@@ -48,8 +48,8 @@ class SceneInput:
     """Paths, or names of GDAL's virtual file systems; the bands of all are the scene's."""
     folder: Path | None
     """Where its maps go; `None` for scenes that are not on this disk."""
-    by_resolution: bool = False
-    """Whether the file of the smallest pixels gives the grid; else the first does."""
+    leads: int = 1
+    """Of so many files, from the first on, that of the smallest pixels gives the grid."""
 
     @classmethod
     def of(cls, path: Path | str) -> SceneInput:
@@ -84,14 +84,18 @@ def find_scenes(
         texts: Rasters, folders of them, patterns as in `scenes/*.tif`, addresses (`https://…`,
             `s3://…`, `/vsi…`), and lists of these in text files (`@list` or `list.txt`: one per
             line, from where the list is, with comments after #).
-        stack: All files are one scene of several bands, and each folder is one.
+        stack: All files are one scene of several bands, with those of a folder if one is named;
+            of several folders each is a scene.
         progress: Told what is left out.
 
     Raises:
+        UsageError: A name is empty, as that of a shell's variable that is not set.
         DataError: There is not one scene, or a list cannot be read or points to the network.
     """
     finder = _Finder(stack, progress or Silent())
     for text in texts:
+        if not str(text).strip():
+            raise UsageError("An INPUT is empty.", hint="Name a raster, or . for this folder.")
         finder.take(str(text))
     found = finder.scenes()
     if not found:
@@ -111,6 +115,7 @@ class _Finder:
         self._stack, self._progress = stack, progress
         self._files: list[str] = []
         self._folders: list[SceneInput] = []
+        self._folder_first = False
 
     def take(self, text: str, base: Path | None = None) -> None:
         """Take what one argument, or one line of a list, names."""
@@ -132,9 +137,11 @@ class _Finder:
     def scenes(self) -> list[SceneInput]:
         """All that was found, each once."""
         files = self._without_twins(self._without_own_maps(self._files))
-        if self._stack:
-            return [*([_stacked(files)] if files else []), *self._folders]
-        return [SceneInput.of(file) for file in files]
+        if not self._stack:
+            return [SceneInput.of(file) for file in files]
+        if files and len(self._folders) == 1:
+            return [_with_others(self._folders[0], files, first=self._folder_first)]
+        return [*([_stacked(files)] if files else []), *self._folders]
 
     # ------------------------------------------------------------------ what is named
 
@@ -163,8 +170,9 @@ class _Finder:
             return
         whole = folder.resolve()
         stem = whole.stem if whole.suffix.upper() == ".SAFE" else whole.name
-        scene = SceneInput(str(folder), stem or "scene", files, whole.parent, by_resolution=True)
+        scene = SceneInput(str(folder), stem or "scene", files, whole.parent, leads=len(files))
         if scene not in self._folders:
+            self._folder_first = self._folder_first or not self._files
             self._folders.append(scene)
 
     def _take_pattern(self, pattern: str) -> None:
@@ -321,3 +329,16 @@ def _stacked(files: Sequence[str]) -> SceneInput:
         stem = first.folder.resolve().name
     name = f"{first.name} + {len(files) - 1} more"
     return SceneInput(name, stem or first.stem, tuple(files), first.folder)
+
+
+def _with_others(folder: SceneInput, files: Sequence[str], *, first: bool) -> SceneInput:
+    """One scene of a folder and of files, on the grid of what was named first."""
+    others = [file for file in files if file not in folder.files]
+    if not others:
+        return folder
+    more = Path(shown(others[0])).name + (f" + {len(others) - 1} more" if others[1:] else "")
+    if first:
+        joined = (*folder.files, *others)
+        return replace(folder, name=f"{folder.name} + {more}", files=joined)
+    joined, name = (*others, *folder.files), f"{more} + {folder.name}"
+    return replace(folder, name=name, files=joined, leads=1)

@@ -58,6 +58,7 @@ class Mosaic:
         self._window = blend_weights(rows, cols, plan.overlap)
         # The last plane holds the sum of the weights.
         self._sums = np.zeros((depth + 1, rows, cols), np.float32)
+        self._weighted = np.empty_like(self._sums[:-1])
         self._empty = True
 
     def add(self, item: ScoredTile) -> Block:
@@ -69,7 +70,7 @@ class Mosaic:
         tile = item.tile
         height, width = self._row_ends[tile.row] - tile.row, self._col_ends[tile.col] - tile.col
         if item.scores is not None:
-            self._sums[:-1] += item.scores * self._window
+            self._sums[:-1] += np.multiply(item.scores, self._window, out=self._weighted)
             self._sums[-1] += self._window
             self._empty = False
         column = self._columns[tile.col]
@@ -81,7 +82,8 @@ class Mosaic:
             return Block(place, self._nothing[:, :height, :width], valid)
         # Pixels without weight have sums of 0, which any divisor leaves as they are.
         weights = np.where(done[-1, :height] > 0, done[-1, :height], 1)
-        return Block(place, done[:-1, :height] / weights, valid)
+        scores = done[:-1, :height]
+        return Block(place, np.divide(scores, weights, out=scores), valid)
 
     @cached_property
     def _nothing(self) -> NDArray[np.float32]:
@@ -101,7 +103,8 @@ class Mosaic:
         return done
 
     def _keep_rows_below(self, column: int, done: NDArray[np.float32] | None, height: int) -> None:
-        if done is not None and (below := done[:, height:]).any():
+        # Where nothing was computed, no weight is left either.
+        if done is not None and (below := done[:, height:])[-1].any():
             self._carry.put(column, below)
         if column == len(self._plan.cols) - 1:
             self._carry.next_row()

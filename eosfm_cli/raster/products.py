@@ -230,8 +230,21 @@ def _refuse_disagreement_of_one(manifest: ModelManifest, options: ProductOptions
 
 def labels_of(block: Block, classes: int, nodata: int = NODATA) -> NDArray[np.uint8]:
     """The class of each pixel `(h, w)`, `nodata` where there is none."""
-    best = block.scores[:classes].argmax(axis=0).astype(np.uint8)
-    return np.where(block.valid, best, np.uint8(nodata))
+    return np.where(block.valid, _largest(block.scores[:classes]), np.uint8(nodata))
+
+
+def _largest(scores: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Which of `(classes, h, w)` is the largest, the first of equals: `argmax`, but quick.
+
+    NumPy looks at one pixel after the other where classes are the first axis.
+    """
+    best, index = scores[0].copy(), np.zeros(scores.shape[1:], np.uint8)
+    for number, plane in enumerate(scores[1:], start=1):
+        larger = (plane > best).view(np.uint8)
+        np.maximum(best, plane, out=best)
+        larger *= np.uint8(number)
+        np.maximum(index, larger, out=index)
+    return index
 
 
 def values_of(block: Block, target: TargetSpec) -> NDArray[np.float32]:

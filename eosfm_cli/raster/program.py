@@ -14,14 +14,16 @@ import hashlib
 import importlib.metadata
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cache, cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import Graph, GraphModule
@@ -29,12 +31,19 @@ from torch.fx import Graph, GraphModule
 import eosfm_cli
 from eosfm_cli.errors import BundleError, OutputError, is_out_of_memory
 from eosfm_cli.manifest import ModelManifest, read_manifest
+from eosfm_cli.precision import Precision
 from eosfm_cli.progress import Progress
 from eosfm_cli.raster.program_store import DamagedError, ProgramStore, UntrustedError
-from eosfm_cli.raster.scoring import Runs, Scorer, best_device, describe_device
+from eosfm_cli.raster.scoring import (
+    Runs,
+    Scorer,
+    best_device,
+    describe_device,
+    difference,
+)
 from eosfm_cli.recipe import MAP_TASKS
 
-Maker = Callable[[Path, bool], nn.Module]
+Maker = Callable[[Path, bool, Precision], nn.Module]
 """Builds a model's module from its file through TerraTorch; see `training.program.build_module`."""
 
 _HERE = Path(__file__)
@@ -43,6 +52,12 @@ _EXAMPLE = (64, 96)
 """Height and width that a program for any size is made at; below 64 there is nothing to halve."""
 _OTHER_SIZES = ((64, 64), (96, 160))
 _LONGEST_REASON = 200
+Tolerance = dict[str, float]
+_TOLERANCE: dict[Precision, Tolerance] = {
+    "32-true": {"rtol": 1e-5, "atol": 1e-6},
+    "bf16": {"rtol": 1e-2, "atol": 1e-2},
+}
+"""Up to where a program gives what its module gives."""
 
 
 def load_scorer(
@@ -53,6 +68,7 @@ def load_scorer(
     disagreement: bool = False,
     device: torch.device | None = None,
     batch_size: int | None = None,
+    precision: Precision = "32-true",
     progress: Progress,
 ) -> Scorer:
     """Make a fitted model ready to compute, from its program where there is one.
@@ -64,6 +80,8 @@ def load_scorer(
         disagreement: Whether to tell how far the specialists differ, too.
         device: Where to compute; the GPU if there is one, if not given.
         batch_size: Windows at once; as many as go well if not given.
+        precision: What `make` builds the module for. Of `bf16` it is told what it changes in the
+            first windows.
         progress: Told of the device, and of what is prepared or cannot be.
 
     Raises:
@@ -73,14 +91,38 @@ def load_scorer(
     progress.say(f"device: {describe_device(device)}")
     if disagreement and len(manifest.specialists) == 1:
         progress.say("the model has one specialist: its disagreement is 0 everywhere")
-    return Scorer(
-        _Model(path, manifest, make, disagreement, progress).ready(device),
+    model = _Model(path, manifest, make, disagreement, progress, precision)
+    scorer = Scorer(
+        model.ready(device),
         device,
         batch_size,
         lambda size: progress.warn(f"Memory ran out; going on with {size} windows at once."),
         manifest.task,
         disagreement=disagreement,
     )
+    if precision != "32-true":
+        scorer.compare = partial(_tell_difference, scorer, model)
+    return scorer
+
+
+def _tell_difference(
+    scorer: Scorer,
+    model: _Model,
+    windows: Sequence[NDArray[np.float32]],
+    scores: Sequence[NDArray[np.float32]],
+) -> None:
+    """Compute windows in 32 bits too, and say how far the scores differ."""
+    precise = Scorer(
+        replace(model, precision="32-true").ready(scorer.device),
+        scorer.device,
+        scorer.batch_size,
+        scorer.on_smaller_batch,
+        model.manifest.task,
+        disagreement=scorer.disagreement,
+    )
+    found, wanted = scorer.classes_in(scores), scorer.classes_in(precise.score(windows))
+    told = difference(model.manifest.task, found, wanted)
+    model.progress.say(f"{model.precision} against 32 bits, on the first windows: {told}")
 
 
 def keep_program(path: Path, *, make: Maker, progress: Progress) -> None:
@@ -159,6 +201,7 @@ class _Model:
     make: Maker
     disagreement: bool
     progress: Progress
+    precision: Precision = "32-true"
 
     def ready(self, device: torch.device) -> Runs:
         """Its program, made first if need be; its module where there can be none."""
@@ -172,7 +215,7 @@ class _Model:
 
     def module(self) -> nn.Module:
         """The module, through TerraTorch."""
-        return self.make(self.path, self.disagreement)
+        return self.make(self.path, self.disagreement, self.precision)
 
     def _module_for_odd_sizes(self) -> nn.Module:
         self.progress.say("windows of this size are computed through TerraTorch")
@@ -182,7 +225,7 @@ class _Model:
     def key(self) -> str:
         """Changes with all that the program is made of."""
         kind = "disagreement" if self.disagreement else "plain"
-        parts = (_content(self.path), kind, torch.__version__, *_made_by())
+        parts = (_content(self.path), kind, self.precision, torch.__version__, *_made_by())
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def read(self, store: ProgramStore) -> Exported | None:
@@ -243,7 +286,7 @@ class _Model:
             _save(exported, path)
             with path.open("rb") as file:
                 read.append(_load(file))
-            _check_same(read[0], module, shape)
+            _check_same(read[0], module, shape, _TOLERANCE[self.precision])
 
         store.write(self.key, write)
         return read[0]
@@ -349,7 +392,7 @@ def _moved(graph: GraphModule, device: torch.device) -> GraphModule:
     return graph.to(device)
 
 
-def _check_same(exported: Exported, module: nn.Module, shape: _Shape) -> None:
+def _check_same(exported: Exported, module: nn.Module, shape: _Shape, tolerance: Tolerance) -> None:
     """Compare a program with what it was made of, on other sizes and numbers of windows.
 
     Raises:
@@ -361,7 +404,7 @@ def _check_same(exported: Exported, module: nn.Module, shape: _Shape) -> None:
             output = module(windows)
             expected = output if isinstance(output, tuple) else (output,)
             pairs = list(zip(exported.graph(windows), expected, strict=True))
-        if not all(torch.allclose(a, b, rtol=1e-5, atol=1e-6, equal_nan=True) for a, b in pairs):
+        if not all(torch.allclose(a, b, **tolerance, equal_nan=True) for a, b in pairs):
             raise NoProgramError("its program gives other results than the model")
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from eosfm_cli.errors import RasterError
 from eosfm_cli.raster.scale import DECIBELS, KINDS, LINEAR, Scale, Step
+from eosfm_cli.tiling import Tile
 
 if TYPE_CHECKING:
     from eosfm_cli.raster.pair import ScenePair
@@ -21,11 +22,13 @@ _FAR = 20.0
 """Standard deviations between a scene's median and the model's mean that no season explains."""
 _TINY = 0.02
 """Below this share of the expected mean and spread, values are in a larger unit."""
-_SAMPLES = (5, 40)
-"""Windows to look at, and those to look at where the first ones have no data."""
+_ENOUGH = 5
+"""Windows to look at."""
+_LOOKS = ((_ENOUGH, 128), (40, 128), (40, 512))
+"""How many windows to look into and how large a part of each, until there is enough data."""
 _TOLD = 4
 """Bands that a message lists."""
-_SAMPLED_PIXELS = 20_000
+_SAMPLED_PIXELS = 4000
 """Of each window, at most."""
 
 
@@ -254,14 +257,21 @@ def _written(step: Step) -> str:
 def _sample(scene: Scene, plan: WindowPlan) -> Iterator[NDArray[np.float32]]:
     """Pixels with a value, `(bands, pixels)`, of windows all over the scene."""
     found = 0
-    for count in _SAMPLES:
+    for count, edge in _LOOKS:
         for tile in plan.spread(count):
-            pixels = scene.read(tile)
+            pixels = scene.read(_middle(tile, edge))
             if pixels.valid.any():
                 values = pixels.values[:, pixels.valid]
                 yield values[:, :: -(-values.shape[1] // _SAMPLED_PIXELS)]
                 found += 1
-            if found == _SAMPLES[0]:
+            if found == _ENOUGH:
                 return
         if found:
             return
+
+
+def _middle(tile: Tile, edge: int) -> Tile:
+    """The middle of a window; all of a small one."""
+    height, width = min(tile.height, edge), min(tile.width, edge)
+    row, col = tile.row + (tile.height - height) // 2, tile.col + (tile.width - width) // 2
+    return Tile(row, col, height, width)

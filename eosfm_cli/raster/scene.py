@@ -122,18 +122,29 @@ class Scene:
     def _read(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         row, col = (0, 0) if self._cut is None else (self._cut.tile.row, self._cut.tile.col)
         window = Window(col + tile.col, row + tile.row, tile.width, tile.height)
-        values = np.empty((len(self.bands), tile.height, tile.width), np.float32)
-        valid = np.ones((tile.height, tile.width), bool)
         with np.errstate(all="ignore"):
-            for part in self._parts:
-                with reading(part.name):
-                    values[part.slots], there = part.reader.read(window)
-                valid &= there
+            values, valid = self._raw(window)
             if self.scale is not None:
                 self.scale.apply(self.bands, values)
-            values -= self.mean
-            values /= self.std
-            valid &= (np.abs(values) < _ABSURD).all(axis=0)  # False for NaN as well
+            size = np.empty(valid.shape, np.float32)
+            # A band at a time stays in the processor's cache.
+            for band, mean, std in zip(values, self.mean, self.std, strict=True):
+                band -= mean
+                band /= std
+                valid &= np.abs(band, out=size) < _ABSURD  # False for NaN as well
+        return values, valid
+
+    def _raw(self, window: Window) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Values as the files have them, in the model's order, and where they have any."""
+        values = np.empty((len(self.bands), window.height, window.width), np.float32)
+        valid = np.ones(values.shape[1:], bool)
+        for part in self._parts:
+            with reading(part.name):
+                found, there = part.reader.read(window)
+            if found.shape == values.shape and part.slots == list(range(len(values))):
+                return found.astype(np.float32, copy=False), there
+            values[part.slots] = found
+            valid &= there
         return values, valid
 
 
@@ -312,10 +323,9 @@ def _candidates(file: _File, wanted: int, given: Sequence[str] | None) -> tuple[
 
 def _reference(files: Sequence[_File], bands: Sequence[_FileBand], source: SceneInput) -> _File:
     """The file whose grid the scene is on."""
-    if not source.by_resolution:
-        return files[0]
-    used = [file for file in files if any(band.file is file for band in bands)]
-    return min(used, key=lambda file: file.grid.pixel_size)
+    leading = files[: source.leads]
+    used = [file for file in leading if any(band.file is file for band in bands)]
+    return min(used or leading[:1], key=lambda file: file.grid.pixel_size)
 
 
 def _parts(

@@ -10,14 +10,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eosfm_cli.errors import BundleError, OutOfMemoryError, UsageError, is_out_of_memory
+from eosfm_cli.precision import Precision
 from eosfm_cli.recipe import Task
 
 Runs = Callable[[Tensor], Tensor | tuple[Tensor, Tensor]]
 """Maps `(b, bands, h, w)`, of two dates `(b, bands, 2, h, w)`, to logits `(b, classes, h, w)`, or
 to what its task has instead; or to these and how far specialists differ, `(b, h, w)`."""
 
+Windows = Sequence[NDArray[np.float32]]
+Compare = Callable[[Windows, Windows], None]
+"""Is told windows and their scores."""
+
 _PIXELS = {"cpu": 8 * 256**2, "cuda": 32 * 256**2}
 """Pixels that are computed at once, at most: more is not faster, and they wait in memory."""
+_THERE = 0.5
+"""From this probability on a label is there."""
 _SHARE_OF_GPU = 0.7
 """Of a GPU's free memory, what windows may take; the rest is for what varies."""
 
@@ -46,6 +53,35 @@ def choose_device(name: str) -> torch.device:
 def describe_device(device: torch.device) -> str:
     """The GPU's name, or `CPU`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+_OF_CPUS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""What torch calls a CPU's instructions for bfloat16, on Intel, AMD and ARM."""
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 by itself, and so faster than in 32 bits."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in _OF_CPUS)
+
+
+def refuse_precision(precision: Precision, device: torch.device) -> None:
+    """Refuse a precision that a device can only imitate.
+
+    Raises:
+        UsageError: It can.
+    """
+    if precision == "bf16" and not has_bf16(device):
+        raise UsageError(
+            f"This {_kind(device)} has no instructions for bf16: it would be slower, not faster.",
+            hint="Leave --precision out. What bf16 would change: eosfm evaluate --precision bf16",
+        )
+
+
+def _kind(device: torch.device) -> str:
+    return "GPU" if device.type == "cuda" else "CPU"
 
 
 def _of_one_class(logits: Tensor) -> Tensor:
@@ -83,6 +119,7 @@ class Scorer:
         on_smaller_batch: Told the new batch size.
         task: What the module is for.
         disagreement: Whether the module also tells how far its specialists differ.
+        compare: Told, once, a batch of windows that hold something, and their scores.
     """
 
     def __init__(
@@ -94,6 +131,7 @@ class Scorer:
         task: Task = "segmentation",
         *,
         disagreement: bool = False,
+        compare: Compare | None = None,
     ) -> None:
         self.module = module.to(device).eval() if isinstance(module, nn.Module) else module
         self.device = device
@@ -101,6 +139,7 @@ class Scorer:
         self.on_smaller_batch = on_smaller_batch
         self.scores_of = _SCORES[task]
         self.disagreement = disagreement
+        self.compare = compare
         self._chooses = batch_size is None
         self._shape: tuple[int, ...] | None = None
 
@@ -157,7 +196,14 @@ class Scorer:
                 # Traceback frames hold the tensors that did not fit.
                 error.__traceback__ = None
                 self._halve()
+        self._compare(windows, scores)
         return scores
+
+    def _compare(self, windows: Windows, scores: Windows) -> None:
+        held = [i for i, window in enumerate(windows) if window.any()][: self.batch_size]
+        if held and self.compare is not None:
+            told, self.compare = self.compare, None
+            told([windows[i] for i in held], [scores[i] for i in held])
 
     @torch.inference_mode()
     def _forward(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -172,6 +218,11 @@ class Scorer:
             )
         return scores.cpu().numpy()
 
+    def classes_in(self, scores: Windows) -> NDArray[np.float32]:
+        """Scores of classes alone, or values, of all windows together, `(classes, n)`."""
+        planes = -1 if self.disagreement else None
+        return np.concatenate([s[:planes].reshape(len(s[:planes]), -1) for s in scores], axis=1)
+
     def _halve(self) -> None:
         if self.batch_size == 1:
             raise OutOfMemoryError(
@@ -182,3 +233,18 @@ class Scorer:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         self.on_smaller_batch(self.batch_size)
+
+
+def difference(task: Task, one: NDArray[np.float32], other: NDArray[np.float32]) -> str:
+    """How far answers of two precisions differ, in words.
+
+    Args:
+        task: What they are.
+        one: As `Scorer.classes_in` gives them.
+        other: Likewise.
+    """
+    if task == "regression":
+        return f"values differ by {np.abs(one - other).mean():.3g} on average"
+    if task == "multilabel":
+        return f"{((one > _THERE) != (other > _THERE)).mean():.3%} of the labels differ"
+    return f"{(one.argmax(axis=0) != other.argmax(axis=0)).mean():.3%} of the classes differ"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyogrio
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
@@ -131,6 +133,8 @@ def write_polygons(
             table = _Table(
                 whole_outlines(strips, grid.width, len(classes)), grid, classes, min_area
             )
+            if path.suffix.lower() == ".geojson":
+                table.transform = _within_one_turn(grid)
             with replacing(path) as temporary:
                 _write(table, temporary, path, grid)
                 if path.suffix.lower() == ".gpkg":
@@ -164,7 +168,9 @@ class _Table:
         classes: Sequence[ClassSpec],
         min_area: float,
     ) -> None:
-        self._found, self._transform, self._min_area = found, grid.transform, min_area
+        self._found, self._min_area = found, min_area
+        self.transform = grid.transform
+        """From pixels to the coordinates that are written."""
         self._area = areas_of(grid)
         self._names = np.array([spec.name for spec in classes], object)
         self._colours = np.array(class_colours(classes), object)
@@ -192,7 +198,7 @@ class _Table:
             values,
             self._colours[values],
             areas[large],
-            shapely.to_wkb(placed(shapes, self._transform)),
+            shapely.to_wkb(placed(shapes, self.transform)),
         )
         arrays = [pa.array(c, kind.type) for c, kind in zip(columns, _SCHEMA, strict=True)]
         return pa.record_batch(arrays, schema=_SCHEMA)
@@ -220,6 +226,18 @@ def _write(table: _Table, temporary: Path, path: Path, grid: Grid) -> None:
         if table.failure is not None:
             raise table.failure from None
         raise OSError(errno.EIO, str(error)) from None
+
+
+def _within_one_turn(grid: Grid) -> Affine:
+    """A grid's transform to longitudes of which GDAL can make those of GeoJSON, -180 to 180.
+
+    It takes them up to 360, and loses polygons beyond.
+    """
+    west, _, east, _ = grid.bounds
+    if not grid.crs.is_geographic or (west >= -180 and east <= 360):
+        return grid.transform
+    turns = math.ceil(((west + east) / 2 - 180) / 360)
+    return Affine.translation(-360 * turns, 0) @ grid.transform
 
 
 def _add_style(geopackage: Path, layer: str, style: str) -> None:

@@ -24,7 +24,10 @@ class BandReader(Protocol):
     """Some bands of a raster."""
 
     def read(self, window: Window) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Values `(bands, h, w)`, and `(h, w)` where nothing says that one of them is missing."""
+        """Values `(bands, h, w)`, and `(h, w)` where nothing says that one of them is missing.
+
+        NaN among the values may be all that says so.
+        """
 
 
 class OwnGrid:
@@ -196,7 +199,10 @@ def _close(warped: Sequence[WarpedVRT]) -> None:
 
 
 def _mask_indexes(dataset: DatasetReader, used: Sequence[int]) -> tuple[int, ...]:
-    """Bands whose masks together say where the used bands have values; one for a shared mask."""
+    """Bands whose masks together say where the used bands have values; one for a shared mask.
+
+    Where NaN stands for no value, the values say it themselves, in half the time.
+    """
     meanings, all_flags = dataset.colorinterp, dataset.mask_flag_enums
     alpha_is_data = any(meanings[i - 1] is ColorInterp.alpha for i in used)
     masks: list[int] = []
@@ -204,6 +210,8 @@ def _mask_indexes(dataset: DatasetReader, used: Sequence[int]) -> tuple[int, ...
     for index in used:
         flags = all_flags[index - 1]
         if MaskFlags.all_valid in flags or (MaskFlags.alpha in flags and alpha_is_data):
+            continue
+        if flags == [MaskFlags.nodata] and math.isnan(dataset.nodatavals[index - 1]):
             continue
         if MaskFlags.per_dataset in flags:
             if not shared:

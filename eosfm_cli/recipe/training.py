@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from eosfm_cli.recipe.values import Spec
+from eosfm_cli.recipe.values import Size, Spec, size_in_bytes
 
 Task = Literal["segmentation", "classification", "multilabel", "regression", "change"]
 Loss = Literal[
@@ -50,6 +50,11 @@ class TrainingSpec(Spec):
     """Processes that read data; 0 reads in the main one."""
     seed: int = Field(0, ge=0, le=2**32 - 1)
 
+    @property
+    def fixed_tiles(self) -> bool:
+        """Whether the random crops of training are the same in every epoch."""
+        return False
+
 
 class SpecialistSpec(TrainingSpec):
     """Training of one specialist."""
@@ -66,6 +71,14 @@ Selection = Literal["topk", "smooth"]
 Adapt = Literal["rule", "learned"]
 SelectBy = Literal["gates", "probe"]
 
+
+def _off(raw: Any) -> Any:  # noqa: ANN401 - raw YAML
+    """What is written: YAML takes a bare `off` for false."""
+    return "off" if raw is False else raw
+
+
+Cache = Annotated[Literal["auto", "off", "memory", "disk"], BeforeValidator(_off)]
+
 SCRATCH, OF_TIMM = "scratch", "timm:"
 """What may stand as `fit.ensemble` for a single encoder that is no specialist."""
 
@@ -74,6 +87,7 @@ class FitSpec(TrainingSpec):
     """Fitting the frozen ensemble to a task."""
 
     augment: bool = False
+    """New crops in every epoch, flipped and turned; without it all epochs have the same tiles."""
     ensemble: str | None = None
     """An ensemble file; the newest export if not given. Or what to compare an ensemble with: the
     name of one of its specialists, `scratch` for one encoder trained from random weights on all
@@ -108,6 +122,11 @@ class FitSpec(TrainingSpec):
     """Weight of the penalty that closes gates: L1, or for `smooth` the distance from `top_k`."""
     freeze: bool = True
     """Keep the specialists' weights as they are; not of `scratch`, whose weights are random."""
+    cache: Cache = "auto"
+    """Where the frozen specialists' features are kept, which are computed once: on disk for this
+    fit and others, in memory for this one, or not at all; `auto` where it pays."""
+    cache_size: Size = "20GB"
+    """The most that features may take on disk or in memory; those used longest ago go first."""
 
     @model_validator(mode="before")
     @classmethod
@@ -115,6 +134,16 @@ class FitSpec(TrainingSpec):
         if isinstance(raw, dict) and raw.get("ensemble") == SCRATCH:
             return {"freeze": False, **raw}
         return raw
+
+    @property
+    def fixed_tiles(self) -> bool:
+        """Whether the random crops of training are the same in every epoch."""
+        return not self.augment
+
+    @property
+    def cache_bytes(self) -> int:
+        """`cache_size` in bytes."""
+        return size_in_bytes(self.cache_size)
 
     @property
     def epochs_of_search(self) -> int:

@@ -136,7 +136,29 @@ def _text_list_or_number(raw: Any) -> str:  # noqa: ANN401 - raw YAML
     return {"list": "tuple[text]", "number": "float", "text": "str"}[_shape(raw)]
 
 
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?B)\s*", re.IGNORECASE)
+_BYTES = {"b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+
+
+def size_in_bytes(text: str) -> int:
+    """How many bytes a size such as `20GB` is.
+
+    Raises:
+        ValueError: It is no size.
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"a size is a number and a unit, such as 20GB or 500MB, not {text!r}")
+    return int(float(found[1]) * _BYTES[found[2].lower()])
+
+
+def _check_size(text: str) -> str:
+    size_in_bytes(text)
+    return text
+
+
 Name = Annotated[str, AfterValidator(_check_name)]
+Size = Annotated[str, AfterValidator(_check_size)]
 BandName = Annotated[str, AfterValidator(_check_band)]
 Bands = Annotated[tuple[BandName, ...], AfterValidator(_check_unique)]
 Colour = Annotated[str, AfterValidator(check_colour)]

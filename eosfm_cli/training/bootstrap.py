@@ -7,7 +7,8 @@ but the sums is kept. Only a metric of rankings, mAP, keeps the model's answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import math
+from collections.abc import Callable, Hashable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -39,9 +40,16 @@ class Tally(Protocol):
     """Collects what a metric is made of, for each variant of a model."""
 
     def update(
-        self, variant: Hashable, answers: Tensor, truths: Tensor, samples: list[int]
+        self, variants: Sequence[Hashable], answers: Tensor, truths: Tensor, samples: Sequence[int]
     ) -> None:
-        """Add a batch, whose tiles are of these samples."""
+        """Add a batch.
+
+        Args:
+            variants: What answered.
+            answers: Theirs, `(variants, tiles, …)`.
+            truths: `(tiles, …)`
+            samples: Which one each tile is of.
+        """
 
     def scores(self) -> dict[Hashable, Floats]:
         """Per variant the score, `(1 + replicates,)`; NaN where nothing can be told."""
@@ -64,7 +72,8 @@ class Sums:
 
     Args:
         weights: Of the samples, `(1 + replicates, samples)`.
-        statistics: What a batch adds, `(tiles, k)`.
+        statistics: What answers `(variants, tiles, …)` and truths `(tiles, …)` add,
+            `(variants, tiles, k)`.
         score: The metric of `(1 + replicates, k)` sums.
     """
 
@@ -78,12 +87,13 @@ class Sums:
         self._sums: dict[Hashable, Floats] = {}
 
     def update(
-        self, variant: Hashable, answers: Tensor, truths: Tensor, samples: list[int]
+        self, variants: Sequence[Hashable], answers: Tensor, truths: Tensor, samples: Sequence[int]
     ) -> None:
         """Add a batch, whose tiles are of these samples."""
         added = self._statistics(answers, truths).cpu().numpy().astype(np.float64)
-        sums = self._weights[:, samples].astype(np.float64) @ added
-        self._sums[variant] = self._sums.get(variant, 0.0) + sums
+        drawn = self._weights[:, samples].astype(np.float64)
+        for variant, statistics in zip(variants, added, strict=True):
+            self._sums[variant] = self._sums.get(variant, 0.0) + drawn @ statistics
 
     def scores(self) -> dict[Hashable, Floats]:
         """Per variant the score, `(1 + replicates,)`."""
@@ -92,18 +102,26 @@ class Sums:
 
 
 def _class_counts(found: Tensor, true: Tensor, classes: int, ignored: int | None) -> Tensor:
-    """Per tile: agreed, reference and predicted pixels of each class, `(tiles, 3 · classes)`."""
-    found, true = (
-        found.flatten(1) if found.ndim > 1 else found[:, None],
-        true.reshape(len(true), -1),
-    )
-    labelled = torch.ones_like(true, dtype=torch.bool) if ignored is None else true != ignored
-    first = torch.arange(len(true), device=true.device)[:, None] * classes
-    counted = [
-        torch.bincount((first + what)[where], minlength=len(true) * classes)
-        for what, where in ((true, labelled & (found == true)), (true, labelled), (found, labelled))
-    ]
-    return torch.cat([count.reshape(-1, classes) for count in counted], dim=1)
+    """Per tile: agreed, reference and predicted pixels of each class.
+
+    Args:
+        found: `(variants, tiles, …)`
+        true: `(tiles, …)`
+        classes: How many there are.
+        ignored: What stands for no label.
+
+    Returns:
+        `(variants, tiles, 3 · classes)`
+    """
+    variants, tiles = found.shape[:2]
+    if ignored is not None:
+        true = torch.where(true == ignored, classes, true)  # a class of its own, dropped below
+    pairs = true * classes + found
+    shape = (variants, tiles, classes + 1, classes)
+    first = torch.arange(variants * tiles, device=found.device) * (shape[2] * shape[3])
+    pairs = pairs.reshape(variants * tiles, -1) + first[:, None]
+    counts = torch.bincount(pairs.flatten(), minlength=math.prod(shape)).view(shape)[:, :, :classes]
+    return torch.cat([counts.diagonal(dim1=2, dim2=3), counts.sum(3), counts.sum(2)], dim=2)
 
 
 def _mean_iou(sums: Floats) -> Floats:
@@ -123,10 +141,19 @@ def _mean_of_classes(part: Floats, whole: Floats, there: NDArray[np.bool_]) -> F
 
 
 def _squared_errors(found: Tensor, true: Tensor) -> Tensor:
-    """Per tile: the squared errors' sum and how many pixels have a value, `(tiles, 2)`."""
+    """Per tile: the squared errors' sum and how many pixels have a value.
+
+    Args:
+        found: `(variants, tiles, …)`
+        true: `(tiles, …)`
+
+    Returns:
+        `(variants, tiles, 2)`
+    """
     known = true != NO_VALUE
     squares = torch.where(known, (found - true) ** 2, 0)
-    return torch.stack([squares.flatten(1).double().sum(1), known.flatten(1).double().sum(1)], 1)
+    sums = squares.flatten(2).sum(2, dtype=torch.float64)
+    return torch.stack([sums, known.flatten(1).sum(1).double().expand_as(sums)], dim=2)
 
 
 def _root_mean_square(sums: Floats) -> Floats:
@@ -147,12 +174,14 @@ class Rankings:
         self._samples: dict[Hashable, list[int]] = {}
 
     def update(
-        self, variant: Hashable, answers: Tensor, truths: Tensor, samples: list[int]
+        self, variants: Sequence[Hashable], answers: Tensor, truths: Tensor, samples: Sequence[int]
     ) -> None:
         """Add a batch, whose tiles are of these samples."""
-        self._answers.setdefault(variant, []).append(answers.float().cpu().numpy())
-        self._truths.setdefault(variant, []).append(truths.bool().cpu().numpy())
-        self._samples.setdefault(variant, []).extend(samples)
+        true = truths.bool().cpu().numpy()
+        for variant, found in zip(variants, answers.float().cpu().numpy(), strict=True):
+            self._answers.setdefault(variant, []).append(found)
+            self._truths.setdefault(variant, []).append(true)
+            self._samples.setdefault(variant, []).extend(samples)
 
     def scores(self) -> dict[Hashable, Floats]:
         """Per variant the score, `(1 + replicates,)`."""

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eosfm_cli.coalitions import Coalition
 from eosfm_cli.data.datamodule import TileDataModule
-from eosfm_cli.ensemble.encoder import EnsembleEncoder
+from eosfm_cli.ensemble.encoder import EnsembleEncoder, Features
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe
-from eosfm_cli.training.bootstrap import Floats, build_tally, draw_weights
-from eosfm_cli.training.decoding import Decoder, dates_as_batch
+from eosfm_cli.training.bootstrap import Floats, Tally, build_tally, draw_weights
+from eosfm_cli.training.decoding import dates_as_batch
 from eosfm_cli.training.model import inner_encoder
+from eosfm_cli.training.stored_features import StoredFeatures
 from eosfm_cli.training.task import answers, truths
 from eosfm_cli.training.trainer import memory_errors
+from eosfm_cli.training.variants import Variants
+
+_FEW_BATCHES, _FEWEST_BATCHES = 4, 2
+"""That are encoded to tell what specialists take where their features are stored; of a short split
+fewer. The first one may find a machine that is not warm."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +40,9 @@ class CoalitionScores:
     """Per coalition the task's metric, `(1 + replicates,)`; the first is of the samples as they
     are."""
     seconds: dict[str, float]
-    """What each specialist's encoder took."""
+    """What each specialist's encoder takes for the split."""
     full_seconds: float
-    """What encoder, fusion and decoder took with everybody."""
+    """What encoder, fusion and decoder take for it with everybody."""
     samples: int
 
 
@@ -48,54 +56,42 @@ def score_coalitions(
     device: torch.device,
     replicates: int = 0,
     seed: int = 0,
+    images: TileDataModule | None = None,
     progress: Progress,
 ) -> CoalitionScores:
     """Measure coalitions of a model's specialists on the test split.
 
-    Only fusion, decoder and head run once per coalition. Memory grows with their number times the
-    replicates, not with the split.
+    Only what follows on the features runs once per coalition. Memory grows with their number times
+    the replicates, not with the split.
 
     Args:
-        model: As TerraTorch builds it, around an ensemble encoder.
+        model: As TerraTorch builds it, around an ensemble encoder; moved to `device`.
         recipe: Of the data.
-        data: Has the test split.
+        data: Has the test split: images, or stored features of this encoder.
         coalitions: Whom to score; those not in one count as the fusion's neutral element.
         device: Where to compute.
         replicates: Of the bootstrap over samples.
         seed: Of the bootstrap.
+        images: The same data with images, where `data` has stored features: a few batches of it
+            are encoded to tell what each specialist takes.
         progress: Told of the batches.
 
     Raises:
         DataError: The test split is empty.
         OutOfMemoryError: A batch does not fit into memory.
     """
-    model = model.to(device).eval()
-    encoder: EnsembleEncoder = inner_encoder(model)
-    everybody = frozenset(encoder.names)
     numbers = _numbered_samples(data)
     tally = build_tally(recipe, draw_weights(len(numbers), replicates, seed))
-    decode, watch = Decoder(model), _Stopwatch(device)
+    scoring = _Scoring(model.to(device).eval(), recipe, tuple(coalitions), numbers, tally)
     batches = data.test_dataloader()
     title = f"score {recipe.name}"
-    with progress.step(title, len(batches)) as step, memory_errors(), watch.at(encoder):
+    with progress.step(title, len(batches)) as step, memory_errors(), scoring.timed():
+        for batch in _some_batches(images) if images else ():
+            scoring.take_time(batch["image"])
         for batch in batches:
-            x, true = batch["image"].to(device), truths(recipe.task, batch).to(device)
-            samples = [numbers[name] for name in batch["filename"]]
-            with watch.lap(_ENCODING):
-                features = encoder.encode(dates_as_batch(x))
-            for coalition in coalitions:
-                with watch.lap(_DECODING if coalition == everybody else _OTHERS):
-                    output = decode(x, encoder.combine(features, without=everybody - coalition))
-                tally.update(coalition, answers(recipe.task, output), true, samples)
-            watch.finish_batch()
+            scoring.add(batch)
             step.advance()
-    took = watch.seconds()
-    return CoalitionScores(
-        scores=tally.scores(),
-        seconds={name: took.get(name, 0.0) for name in encoder.names},
-        full_seconds=took[_ENCODING] + took.get(_DECODING, 0.0),
-        samples=len(numbers),
-    )
+    return scoring.result(len(batches))
 
 
 def _numbered_samples(data: TileDataModule) -> dict[str, int]:
@@ -110,10 +106,79 @@ def _numbered_samples(data: TileDataModule) -> dict[str, int]:
     return {name: number for number, name in enumerate(names)}
 
 
+def _some_batches(data: TileDataModule) -> Iterator[Mapping[str, Any]]:
+    batches = data.test_dataloader()
+    return islice(batches, max(_FEWEST_BATCHES, min(_FEW_BATCHES, len(batches) // _FEW_BATCHES)))
+
+
+class _Scoring:
+    """Scores coalitions, batch by batch."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        coalitions: Sequence[Coalition],
+        numbers: Mapping[str, int],
+        tally: Tally,
+    ) -> None:
+        self._encoder: EnsembleEncoder = inner_encoder(model)
+        self._task, self._coalitions = recipe.task, coalitions
+        self._numbers, self._tally = numbers, tally
+        self._variants = Variants(model, coalitions)
+        self._device = next(model.parameters()).device
+        self._watch = _Stopwatch(self._device)
+
+    def timed(self) -> AbstractContextManager[None]:
+        """Take the time of every specialist that runs meanwhile."""
+        return self._watch.at(self._encoder)
+
+    def take_time(self, images: Tensor) -> None:
+        """Encode a batch to see how long that takes."""
+        self._encode(images)
+        self._watch.finish_batch()
+
+    def add(self, batch: Mapping[str, Any]) -> None:
+        """Score every coalition on a batch."""
+        image, true = batch["image"], truths(self._task, batch).to(self._device)
+        samples = [self._numbers[name] for name in batch["filename"]]
+        if isinstance(image, StoredFeatures):
+            image = image._replace(rows=tuple(rows.to(self._device) for rows in image.rows))
+            like, features = image.like, self._encoder.refine(image.features())
+        else:
+            like, features = image, self._encode(image)
+        for part in self._watch.laps(_DECODING, self._variants.outputs(like, features)):
+            tiles = slice(part.tiles.start, part.tiles.stop)
+            said = answers(self._task, part.output.flatten(0, 1))
+            self._tally.update(
+                [self._coalitions[i] for i in part.coalitions],
+                said.unflatten(0, part.output.shape[:2]),
+                true[tiles],
+                samples[tiles],
+            )
+        self._watch.finish_batch()
+
+    def result(self, batches: int) -> CoalitionScores:
+        """What so many batches have shown."""
+        took = {name: batches * seconds for name, seconds in self._watch.per_batch().items()}
+        return CoalitionScores(
+            scores=self._tally.scores(),
+            seconds={name: took.get(name, 0.0) for name in self._encoder.names},
+            full_seconds=took[_ENCODING] + took[_DECODING] / len(self._coalitions),
+            samples=len(self._numbers),
+        )
+
+    def _encode(self, images: Tensor) -> Features:
+        images = dates_as_batch(images.to(self._device))
+        with self._watch.lap(_ENCODING):
+            return self._encoder.encode(images)
+
+
 # ------------------------------------------------------------------------------ timing
 
-_ENCODING, _DECODING, _OTHERS = "\0encoding", "\0decoding", "\0others"
+_ENCODING, _DECODING = "\0encoding", "\0decoding"
 """Names that no specialist has."""
+_Item = TypeVar("_Item")
 
 
 class _Stopwatch:
@@ -121,7 +186,7 @@ class _Stopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._batches: list[dict[str, float]] = []
+        self._batches: dict[str, list[float]] = {}
         self._batch: dict[str, float] = {}
 
     @contextmanager
@@ -157,19 +222,24 @@ class _Stopwatch:
         yield
         self._add(name, self._now() - began)
 
+    def laps(self, name: str, items: Iterator[_Item]) -> Iterator[_Item]:
+        """Take the time in which items come."""
+        while True:
+            with self.lap(name):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
     def finish_batch(self) -> None:
         """Go on with the next batch."""
-        self._batches.append(self._batch)
+        for name, seconds in self._batch.items():
+            self._batches.setdefault(name, []).append(seconds)
         self._batch = {}
 
-    def seconds(self) -> dict[str, float]:
-        """What each part took in all, from its median: the first batch warms up the machine."""
-        names = {name for batch in self._batches for name in batch}
-        return {
-            name: len(self._batches)
-            * statistics.median(batch.get(name, 0.0) for batch in self._batches)
-            for name in names
-        }
+    def per_batch(self) -> dict[str, float]:
+        """What each part takes, as a median: the first batch warms up the machine."""
+        return {name: statistics.median(seconds) for name, seconds in self._batches.items()}
 
     def _add(self, name: str, seconds: float) -> None:
         self._batch[name] = self._batch.get(name, 0.0) + seconds

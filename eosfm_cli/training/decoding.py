@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 
+from terratorch.models.model import ModelOutput
 from torch import Tensor, nn
 
+from eosfm_cli.ensemble.encoder import EnsembleEncoder
 from eosfm_cli.training.model import inner_encoder
+from eosfm_cli.training.pooled_features import top_of_means
+from eosfm_cli.training.stored_features import StoredFeatures
 
 
 class Decoder(nn.Module):
@@ -25,11 +29,30 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, pyramid: list[Tensor]) -> Tensor:
         """Logits of a pyramid of single dates; `x` gives the size that they have."""
+        return self.decode(x, pyramid).output
+
+    def decode(self, x: Tensor, pyramid: list[Tensor]) -> ModelOutput:
+        """The same as TerraTorch's models give it."""
         self.replay.pyramid = pyramid
         try:
-            return self.model(x).output
+            return self.model(x)
         finally:
             self.replay.pyramid = []
+
+
+def decode_stored(model: nn.Module, stored: StoredFeatures) -> ModelOutput:
+    """What a model gives of a batch of images whose features were stored.
+
+    Args:
+        model: As TerraTorch builds it, around an ensemble encoder.
+        stored: What stands for the images.
+    """
+    encoder: EnsembleEncoder = inner_encoder(model)
+    if stored.pixels is None:
+        pyramid = encoder.combine(encoder.refine(stored.features()))
+    else:
+        pyramid = [top_of_means(encoder, stored)]
+    return Decoder(model).decode(stored.like, pyramid)
 
 
 def dates_as_batch(x: Tensor) -> Tensor:

@@ -187,6 +187,18 @@ def _control_group(name: str) -> str:
 
 def memory() -> Iterator[Finding]:
     """How much memory is free, also where a container is limited."""
+    free, total = memory_in_bytes()
+    text = f"{free / _GB:.1f} of {total / _GB:.1f} GB free"
+    if free < _LITTLE_MEMORY:
+        yield Finding(
+            "warning", text, "Close other programs, or take smaller batches: --batch-size 2"
+        )
+    else:
+        yield Finding("ok", text)
+
+
+def memory_in_bytes() -> tuple[int, int]:
+    """What is free and what there is, of the machine or of the container."""
     import psutil
 
     found = psutil.virtual_memory()
@@ -195,13 +207,7 @@ def memory() -> Iterator[Finding]:
         total = int(limit)
         used = _control_group("memory.current")
         free = min(free, total - int(used)) if used.isdigit() else min(free, total)
-    text = f"{free / _GB:.1f} of {total / _GB:.1f} GB free"
-    if free < _LITTLE_MEMORY:
-        yield Finding(
-            "warning", text, "Close other programs, or take smaller batches: --batch-size 2"
-        )
-    else:
-        yield Finding("ok", text)
+    return free, total
 
 
 def shared_memory() -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import inspect
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from terratorch.models import EncoderDecoderFactory
 from terratorch.models.utils import TemporalWrapper
 from terratorch.registry import DECODER_REGISTRY, TERRATORCH_DECODER_REGISTRY
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from eosfm_cli.bands import nearest_word
 from eosfm_cli.ensemble.bundle import read_model
 from eosfm_cli.ensemble.encoder import EnsembleEncoder
+from eosfm_cli.ensemble.precision import HALF, halve
 from eosfm_cli.errors import BundleError, UsageError
 from eosfm_cli.manifest import DecoderInfo, ModelManifest
+from eosfm_cli.precision import Precision
 from eosfm_cli.recipe import Pooling, Recipe, Task, TrainingSpec
 
 _FACTORY_TASKS: dict[Task, str] = {
@@ -155,11 +158,16 @@ def inner_encoder(model: nn.Module) -> nn.Module:
 
 
 class Logits(nn.Module):
-    """A TerraTorch model whose forward gives the tensor alone."""
+    """A TerraTorch model whose forward gives the tensor alone.
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: As TerraTorch builds it.
+        dtype: What it computes in; the output is always `float32`.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.dtype = model, dtype
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised `(b, bands, h, w)` → logits `(b, classes, h, w)`, or `(b, classes)`.
@@ -167,7 +175,18 @@ class Logits(nn.Module):
         Of change detection `(b, bands, 2, h, w)` goes in; of regression values `(b, h, w)` come
         out.
         """
-        return self.model(x).output
+        return self.model(x.to(self.dtype)).output.float()
+
+
+class _InFloat(nn.Module):
+    """A part that computes in 32 bits, whatever it is given."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(x.float())
 
 
 @dataclass(frozen=True)
@@ -206,12 +225,23 @@ def open_model(path: Path) -> tuple[ModelManifest, nn.Module]:
     return manifest, model.eval()
 
 
-def load_model(path: Path) -> FittedModel:
+def load_model(path: Path, precision: Precision = "32-true") -> FittedModel:
     """Build a fitted model from its file, through TerraTorch, to predict with it.
+
+    Args:
+        path: The file.
+        precision: `bf16` has encoder and decoder compute in bfloat16; the head, whose digits are
+            the output's, goes on in 32 bits.
 
     Raises:
         BundleError: The file is damaged or does not fit its own manifest.
     """
     manifest, model = open_model(path)
     inner_encoder(model).fold()
+    if precision == "bf16":
+        head = model.head
+        model.head = nn.Identity()
+        halve(model)
+        model.head = _InFloat(head)
+        return FittedModel(manifest, Logits(model, HALF).eval())
     return FittedModel(manifest, Logits(model).eval())

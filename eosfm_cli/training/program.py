@@ -8,22 +8,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from eosfm_cli.precision import Precision
 from eosfm_cli.recipe import Task
 from eosfm_cli.training.decoding import Decoder, dates_as_batch
 from eosfm_cli.training.model import FittedModel, inner_encoder, load_model
 
 
-def build_module(path: Path, disagreement: bool) -> nn.Module:
+def build_module(path: Path, disagreement: bool, precision: Precision = "32-true") -> nn.Module:
     """Build a fitted model from its file, through TerraTorch, to predict with it.
 
     Args:
         path: The model's file.
         disagreement: Whether it gives `(logits, disagreement)` instead of logits alone.
+        precision: What it computes in; the output is always `float32`.
 
     Raises:
         BundleError: The file is damaged or does not fit its own manifest.
     """
-    fitted = load_model(path)
+    fitted = load_model(path, precision)
     return Disagreeing(fitted).eval() if disagreement else fitted.module
 
 
@@ -47,12 +49,13 @@ class Disagreeing(nn.Module):
     def __init__(self, fitted: FittedModel) -> None:
         super().__init__()
         model = fitted.module.model
-        self.encoder = inner_encoder(model)
+        self.encoder, self.dtype = inner_encoder(model), fitted.module.dtype
         self.decoder = Decoder(model)
         self.task = fitted.manifest.task
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Windows → what the model gives, and `(b, h, w)`; `(b,)` of whole images."""
+        x = x.to(self.dtype)
         features = self.encoder.encode(dates_as_batch(x))
         everybody = frozenset(self.encoder.names)
         together = self.decoder(x, self.encoder.combine(features))
@@ -60,7 +63,7 @@ class Disagreeing(nn.Module):
             self.decoder(x, self.encoder.combine(features, without=everybody - {name}))
             for name in self.encoder.names
         ]
-        return together, disagreement(alone, self.task)
+        return together.float(), disagreement([answer.float() for answer in alone], self.task)
 
 
 def disagreement(answers: list[Tensor], task: Task) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from terratorch.models.model import ModelOutput
 from terratorch.tasks import (
     ClassificationTask,
     MultiLabelClassificationTask,
@@ -25,7 +26,9 @@ from torchmetrics.classification import (
 from eosfm_cli.data.label_reader import NO_VALUE
 from eosfm_cli.ensemble.selection import GATE_LR, OpenGates
 from eosfm_cli.recipe import CLASS_MAP_TASKS, MAP_TASKS, Recipe, SpecialistSpec, Task, TrainingSpec
+from eosfm_cli.training.decoding import decode_stored
 from eosfm_cli.training.model import TwoDates, inner_encoder, outputs, pooling_arguments
+from eosfm_cli.training.stored_features import StoredFeatures
 
 METRICS: dict[Task, str] = {
     "segmentation": "mIoU",
@@ -84,6 +87,15 @@ class _Sparse:
         return loss if self.gates is None else loss + self.sparsity * self.gates.penalty()
 
 
+class _FromStore:
+    """Go on from stored features where a batch has them in the place of images."""
+
+    def forward(self, x: Tensor | StoredFeatures, **kwargs: Any) -> ModelOutput:  # noqa: ANN401
+        if isinstance(x, StoredFeatures):
+            return decode_stored(self.model, x)
+        return super().forward(x, **kwargs)
+
+
 class _MoreMetrics:
     """Metrics of the task's field that TerraTorch does not have."""
 
@@ -114,15 +126,15 @@ class _OverLabels(nn.Module):
         return self.loss(output, target)
 
 
-class _Segmentation(_Lean, _Sparse, _SomeLabelled, SemanticSegmentationTask):
+class _Segmentation(_Lean, _Sparse, _FromStore, _SomeLabelled, SemanticSegmentationTask):
     score = METRICS["segmentation"]
 
 
-class _Classification(_Lean, _Sparse, ClassificationTask):
+class _Classification(_Lean, _Sparse, _FromStore, ClassificationTask):
     score = METRICS["classification"]
 
 
-class _Multilabel(_Lean, _Sparse, _MoreMetrics, MultiLabelClassificationTask):
+class _Multilabel(_Lean, _Sparse, _FromStore, _MoreMetrics, MultiLabelClassificationTask):
     score = METRICS["multilabel"]
 
     def more_metrics(self) -> dict[str, Any]:
@@ -133,7 +145,7 @@ class _Multilabel(_Lean, _Sparse, _MoreMetrics, MultiLabelClassificationTask):
         }
 
 
-class _Change(_Lean, _Sparse, _MoreMetrics, _SomeLabelled, SemanticSegmentationTask):
+class _Change(_Lean, _Sparse, _FromStore, _MoreMetrics, _SomeLabelled, SemanticSegmentationTask):
     score = METRICS["change"]
 
     def configure_models(self) -> None:
@@ -148,7 +160,7 @@ class _Change(_Lean, _Sparse, _MoreMetrics, _SomeLabelled, SemanticSegmentationT
         return {"F1": ClasswiseWrapper(f1, labels=self.hparams["class_names"], prefix="F1_")}
 
 
-class _Regression(_Lean, _Sparse, _MoreMetrics, PixelwiseRegressionTask):
+class _Regression(_Lean, _Sparse, _FromStore, _MoreMetrics, PixelwiseRegressionTask):
     score = METRICS["regression"]
 
     def configure_losses(self) -> None:

@@ -10,10 +10,11 @@ from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from eosfm_cli.carbon.tracker import track
 from eosfm_cli.coalitions import Coalition, Comparison, Mode, coalitions_of, comparisons
-from eosfm_cli.data.datamodule import build_datamodule
+from eosfm_cli.data.datamodule import TileDataModule, build_datamodule
 from eosfm_cli.ensemble.encoder import EnsembleEncoder, choose_specialists
 from eosfm_cli.ensemble.specialist import Specialist, parameter_count
 from eosfm_cli.errors import DataError, UsageError
@@ -33,8 +34,10 @@ from eosfm_cli.results import (
 from eosfm_cli.run_dir import RunDir, check_writable, write_csv, write_text
 from eosfm_cli.training.bootstrap import Floats, interval
 from eosfm_cli.training.coalition_scores import CoalitionScores, score_coalitions
-from eosfm_cli.training.model import inner_encoder, load_model
+from eosfm_cli.training.feature_store import FeatureStore
+from eosfm_cli.training.model import inner_encoder, open_model
 from eosfm_cli.training.plots import draw_ablation
+from eosfm_cli.training.pooled_features import takes_means_only
 from eosfm_cli.training.pruning import can_prune
 from eosfm_cli.training.task import METRICS
 from eosfm_cli.training.trainer import library_messages_to
@@ -67,8 +70,9 @@ def ablate(
 ) -> AblationResult:
     """Measure on the test split what each specialist of a fitted model is worth.
 
-    Every batch is encoded once; only fusion, decoder and head run again per set of specialists.
-    A specialist left out counts as the fusion's neutral element, after its normaliser.
+    Every batch is encoded once, or its features are read where the fit has stored them; only
+    decoder and head, and fusions that are no sum, run again per set of specialists. A specialist
+    left out counts as the fusion's neutral element, after its normaliser.
 
     Args:
         run: A fitted run's folder, or a model in it; the newest completed fit if not given.
@@ -126,22 +130,40 @@ def _score(
     """The scores of all sets of specialists that are compared, and each one's parameters."""
     device = best_device()
     progress.say(f"device: {describe_device(device)}")
-    model = load_model(path).module.model
+    model = open_model(path)[1]
     encoder: EnsembleEncoder = inner_encoder(model)
+    sizes = dict(zip(encoder.names, map(parameter_count, encoder.backbones), strict=True))
     data = build_datamodule(recipe, data_root, spec=recipe.fit, progress=progress)
     coalitions = sorted(coalitions_of(wanted) | {frozenset(encoder.names)}, key=sorted)
-    progress.say(_announcement(wanted, len(coalitions)))
+    stored = _stored(model, data, recipe, progress)
+    progress.say(_announcement(wanted, len(coalitions), stored=stored is not None))
+    encoder.fold()
     found = score_coalitions(
         model,
         recipe,
-        data,
+        stored or data,
         coalitions,
         device=device,
         replicates=spec.bootstrap,
         seed=spec.seed,
+        images=data if stored else None,
         progress=progress,
     )
-    return found, dict(zip(encoder.names, map(parameter_count, encoder.backbones), strict=True))
+    return found, sizes
+
+
+def _stored(
+    model: nn.Module, data: TileDataModule, recipe: Recipe, progress: Progress
+) -> TileDataModule | None:
+    """The data with the features that the fit has stored, if they are all there still.
+
+    For a single pass over the tiles it does not pay to store them.
+    """
+    store = FeatureStore.of(recipe.fit, progress)
+    encoder, pooled = inner_encoder(model), takes_means_only(model)
+    if not store.holds(encoder, data, ["test"], pooled=pooled):
+        return None
+    return store.stored(encoder, data, ["test"], pooled=pooled)
 
 
 def _result(
@@ -209,10 +231,16 @@ def _refuse_a_single_one(names: Sequence[str], model: Path) -> None:
         )
 
 
-def _announcement(wanted: Sequence[Comparison], coalitions: int) -> str:
+def _announcement(wanted: Sequence[Comparison], coalitions: int, *, stored: bool) -> str:
     orders = max(len(comparison.pairs) for comparison in wanted)
     how = "" if orders == 1 else f" for {orders} orders of joining"
-    return f"scoring {coalitions} sets of specialists{how}; each tile is encoded once"
+    features = (
+        "features are those that the fit has stored; specialists run on a few batches only, to "
+        "take their time"
+        if stored
+        else "each tile is encoded once"
+    )
+    return f"scoring {coalitions} sets of specialists{how}; {features}"
 
 
 @dataclass(frozen=True)
@@ -264,7 +292,7 @@ class _Measured:
             parameters=sum(self.sizes[name] for name in names),
             seconds=seconds,
             time_share=seconds / self.found.full_seconds,
-            energy_kwh=self.cost.energy_kwh * seconds / max(self.cost.seconds, seconds, 1e-9),
+            energy_kwh=self.cost.energy_kwh * seconds / max(self.cost.seconds, 1e-9),
             verdict=self._verdict(between),
         )
 

@@ -24,7 +24,15 @@ from eosfm_cli.results import (
 )
 from eosfm_cli.run_dir import COMMANDS, RunDir, completed_runs, newest_first, newest_fit, write_csv
 
-_SAME_RESULT = ("dataset.", "training.", "statistics.", "fit.seed", "fit.workers", "fit.devices")
+_SAME_RESULT = (
+    "dataset.",
+    "training.",
+    "statistics.",
+    "fit.seed",
+    "fit.workers",
+    "fit.devices",
+    "fit.cache",
+)
 """Beginnings of keys that tell no fits of one test split apart, but for their seeds."""
 _COLUMNS_OF_THEIR_OWN = {
     "fit.ensemble",

@@ -20,6 +20,7 @@ from eosfm_cli.progress import Progress
 from eosfm_cli.raster import health as raster
 from eosfm_cli.results import DoctorResult, Finding, Level
 from eosfm_cli.run_dir import check_writable
+from eosfm_cli.training import feature_folder
 from eosfm_cli.training import health as training
 
 Check = Callable[[], Iterable[Finding]]
@@ -60,6 +61,7 @@ def doctor(
         ("data", partial(check_place, data, "warning", "--data-root")),
         ("datasets", partial(check_datasets, data)),
         ("cache", lambda: check_place(_cache(), "warning", "XDG_CACHE_HOME=")),
+        ("features", feature_folder.stored),
         ("temporary", lambda: check_place(Path(tempfile.gettempdir()), "error", "TMPDIR=")),
         ("energy", carbon.cpu_counters),
         ("energy", carbon.gpu_counters),

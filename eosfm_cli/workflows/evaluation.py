@@ -11,7 +11,7 @@ from eosfm_cli.confusion import Confusion
 from eosfm_cli.errors import unwritable
 from eosfm_cli.raster.confusion_chart import draw_confusion
 from eosfm_cli.recipe import Task
-from eosfm_cli.results import Cost, EvaluationResult, to_json
+from eosfm_cli.results import Cost, EvaluationResult, PrecisionChange, to_json
 from eosfm_cli.run_dir import check_writable, write_csv, write_text
 
 UNITS: dict[Task, str] = {
@@ -59,6 +59,7 @@ def conclude(
     colours: Sequence[str] = (),
     left_out: dict[str, int] | None = None,
     cost: Cost,
+    change: PrecisionChange | None = None,
 ) -> EvaluationResult:
     """Turn a confusion matrix into scores, tables and a picture, and write them.
 
@@ -80,6 +81,7 @@ def conclude(
         confusion_csv=products.path("confusion", ".csv"),
         png=products.path("confusion", ".png"),
         cost=cost,
+        change=change,
     )
     _write(result, confusion, title, colours)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,8 +31,11 @@ from eosfm_cli.recipe import Recipe, Selection
 from eosfm_cli.results import Cost, FitResult, PhasePlan, WorkPlan
 from eosfm_cli.run_dir import RunDir, check_makeable, now
 from eosfm_cli.training.callbacks import read_history
+from eosfm_cli.training.feature_store import FeatureStore
+from eosfm_cli.training.fit_data import FitData
 from eosfm_cli.training.model import build_model, choose_decoder, start_from
 from eosfm_cli.training.plots import draw_selection
+from eosfm_cli.training.pooled_features import takes_means_only
 from eosfm_cli.training.probe import SAMPLES, probe
 from eosfm_cli.training.program import build_module
 from eosfm_cli.training.rehearsal import describe_plan, rehearse
@@ -59,6 +63,7 @@ def fit_ensemble(
     strict: bool = False,
     resume: RunDir | None = None,
     budget: Budget | None = None,
+    opened: Callable[[RunDir], None] = lambda run: None,
 ) -> FitResult:
     """Fit the ensemble that `recipe.fit` describes to the recipe's task.
 
@@ -75,6 +80,7 @@ def fit_ensemble(
         strict: Treat `top_k` above the number of usable specialists as an error.
         resume: Go on with this run, whose recipe it is, in its folder.
         budget: What the run may take, with what it took before.
+        opened: Told of the run before it works, or goes on; in every process of it.
 
     Raises:
         BudgetReached: It has taken that; it can be gone on with.
@@ -99,8 +105,10 @@ def fit_ensemble(
         budget=budget,
         devices=choose_devices(recipe.fit),
     ) as running:
+        opened(running.run)
         running.epochs = ready.epochs
-        phases = _Phases(ready, running)
+        store = FeatureStore.of(recipe.fit, running.progress, passes=ready.epochs)
+        phases = _Phases(ready, running, store)
         encoder, scores = phases.select(encoder)
         title = encoders.describe(encoder.names)
         model, metrics = phases.fit(encoder)
@@ -148,14 +156,21 @@ def plan_fit(
     with TemporaryDirectory() as folder:
         gathered = Path(folder) / "ensemble.safetensors"
         ready = _prepare(recipe, root, data_root, progress, strict, gather_into=gathered)
-    encoder, spec = ready.encoder(), ready.recipe.fit
-    phases = []
+    encoder, spec = ready.encoder().to(best_device()), ready.recipe.fit
+    store = FeatureStore.of(spec, progress, passes=ready.epochs)
+    kept = encoder.names[: ready.top_k]
+    pooled = takes_means_only(ready.task(encoder, spec.epochs).model)
+    phases: list[PhasePlan] = []
     with power_of() as power:
-        if ready.top_k is not None:
-            if not ready.probes:
-                phases.append(ready.rehearse("search", encoder, spec.epochs_of_search))
-            encoder = encoder.keep(encoder.names[: ready.top_k])
-        phases.append(ready.rehearse("fit", encoder, spec.epochs))
+        if ready.probes:
+            encoder = encoder.keep(kept)
+        data, encoding = store.rehearsed(encoder, ready.data, pooled=pooled)
+        phases += [encoding] if encoding else []
+        if ready.top_k is not None and not ready.probes:
+            phases.append(ready.rehearse("search", encoder, data, spec.epochs_of_search))
+            encoder = encoder.keep(kept)
+            data, _ = store.rehearsed(encoder, ready.data, pooled=pooled)
+        phases.append(ready.rehearse("fit", encoder, data, spec.epochs))
     plan = describe_plan(ready.data, spec, phases, ready.encoder().names)
     return with_power(plan, power, choose_devices(spec))
 
@@ -220,10 +235,12 @@ class _Ready:
         start_from(model, self.data.target_mean)
         return build_fit_task(self.recipe, model, epochs=epochs)
 
-    def rehearse(self, phase: str, encoder: EnsembleEncoder, epochs: int) -> PhasePlan:
-        """What a phase would take."""
+    def rehearse(
+        self, phase: str, encoder: EnsembleEncoder, data: TileDataModule, epochs: int
+    ) -> PhasePlan:
+        """What a phase would take on such data."""
         task = self.task(encoder, epochs)
-        return rehearse(phase, task, self.data, self.recipe.fit, epochs)
+        return rehearse(phase, task, data, self.recipe.fit, epochs)
 
 
 def _prepare(
@@ -272,6 +289,7 @@ class _Phases:
 
     ready: _Ready
     running: Running
+    store: FeatureStore
 
     def select(self, encoder: EnsembleEncoder) -> tuple[EnsembleEncoder, dict[str, float]]:
         """Keep the specialists that matter; all of them where none is to be left out."""
@@ -323,7 +341,7 @@ class _Phases:
         epochs = self.ready.recipe.fit.epochs
         task = self.ready.task(encoder, epochs)
         trainer = self._train("fit", task, epochs)
-        return task.model, measure_best(trainer, task, self.ready.data, self.running.run.best)
+        return task.model, measure_best(trainer, task, self._data(task), self.running.run.best)
 
     def _train(
         self, phase: Literal["search", "fit"], task: LightningModule, epochs: int
@@ -341,8 +359,12 @@ class _Phases:
             keep_budget=self.running.keep_budget,
         )
         folder = checkpoint_folder(run, phase)
-        fit(trainer, task, self.ready.data, folder=folder, progress=progress)
+        fit(trainer, task, self._data(task), folder=folder, progress=progress)
         return trainer
+
+    def _data(self, task: LightningModule) -> FitData:
+        """The tiles, or the features that this task's encoder has of them."""
+        return FitData(self.ready.data, task.model, self.store, self.running.keep_within)
 
 
 def _describe(

@@ -17,6 +17,7 @@ from eosfm_cli.bands import parse_bands
 from eosfm_cli.carbon.tracker import track
 from eosfm_cli.errors import DataError, UsageError
 from eosfm_cli.manifest import ModelManifest
+from eosfm_cli.precision import Precision
 from eosfm_cli.progress import Progress, Silent, Step
 from eosfm_cli.raster.area import Area, OutsideAreaError
 from eosfm_cli.raster.geotiff import new_map
@@ -61,6 +62,7 @@ def label(
     overwrite: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
+    precision: Precision = "32-true",
     progress: Progress | None = None,
     fitted: FittedModel | None = None,
 ) -> LabelResult:
@@ -86,6 +88,7 @@ def label(
         overwrite: Replace what is already there.
         device: `auto`, `cpu` or `cuda`.
         batch_size: Tiles at once; as many as go well if not given.
+        precision: What a model from a file computes in.
         progress: Who is told.
         fitted: A model that is already in memory.
 
@@ -109,7 +112,9 @@ def label(
     refuse_to_replace(named, [table, *maps], overwrite=overwrite)
     tell_plan(manifest, progress)
     with track(root, command="predict", name=table.stem, progress=progress) as meter:
-        scorer = load_scorer(source, fitted, progress, device=device, batch_size=batch_size)
+        scorer = load_scorer(
+            source, fitted, progress, device=device, batch_size=batch_size, precision=precision
+        )
         scorer.fit_to(len(manifest.bands), manifest.tile_size, manifest.tile_size)
         with progress.step("labelling", sum(len(image.plan) for image in usable)) as step:
             _score(usable, reader, scorer, step, progress)

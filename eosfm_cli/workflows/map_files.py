@@ -144,12 +144,17 @@ def _refuse_two_of_a_name(found: Sequence[MapFiles]) -> None:
     for files in found:
         for path in files.all:
             other = owners.setdefault(path.absolute(), files.scene)
-            if other is not files.scene:
-                raise UsageError(
-                    f"{other.name} and {files.scene.name} would both become {path}.",
-                    hint="Map scenes of one name one at a time, each with its own --output, or "
-                    "leave --output out: each map then goes beside its scene.",
-                )
+            if other is files.scene:
+                continue
+            if path == files.vector:
+                hint = f"Give the ending alone, --vector {path.suffix[1:]}: each scene's polygons "
+                hint += "then go beside its map."
+            else:
+                hint = "Map scenes of one name one at a time, each with its own --output, or "
+                hint += "leave --output out: each map then goes beside its scene."
+            raise UsageError(
+                f"{other.name} and {files.scene.name} would both become {path}.", hint=hint
+            )
 
 
 def refuse_to_replace(

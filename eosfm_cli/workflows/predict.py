@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eosfm_cli.bands import parse_bands
-from eosfm_cli.errors import Interrupted, UsageError
+from eosfm_cli.errors import Interrupted, OutOfMemoryError, OutputError, UsageError
 from eosfm_cli.manifest import ModelManifest
+from eosfm_cli.precision import Precision
 from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.raster.area import OutsideAreaError
 from eosfm_cli.raster.inputs import SceneInput, find_scenes
@@ -21,6 +23,7 @@ from eosfm_cli.raster.scale import parse_scale
 from eosfm_cli.raster.spool import throw_away
 from eosfm_cli.recipe import MAP_TASKS
 from eosfm_cli.results import MapPlan, PredictResult, SceneOutcome
+from eosfm_cli.run_dir import check_makeable
 from eosfm_cli.workflows.fitted import choose_model, tell_plan
 from eosfm_cli.workflows.map_files import MapFiles, plan_files, refuse_begun, refuse_to_replace
 from eosfm_cli.workflows.map_plan import rehearse_scene
@@ -81,6 +84,8 @@ class PredictSpec:
     """Windows at once; as many as go well if not given."""
     device: str = "auto"
     """`auto`, `cpu` or `cuda`."""
+    precision: Precision = "32-true"
+    """What a model from a file computes in."""
 
     @property
     def products(self) -> ProductOptions:
@@ -114,7 +119,7 @@ def predict(
     with ExitStack() as stack:
         run, made, work = _prepared(spec, fitted, progress, stack)
         outcomes: list[SceneOutcome] = []
-        with _telling_how_to_go_on(outcomes, len(work), run):
+        with _telling_how_to_go_on(outcomes, work, run):
             outcomes.extend(_outcomes(work, lambda files: _mapped(files, made, run), run))
         meter = run.meter if any(outcome.result for outcome in outcomes) else None
     if len(outcomes) == 1 and meter is not None:
@@ -170,6 +175,7 @@ def _prepared(
             disagreement=spec.disagreement,
             device=spec.device,
             batch_size=spec.batch_size,
+            precision=spec.precision,
         ),
         progress=progress,
         given=None if spec.bands is None else parse_bands(spec.bands, manifest.sensor),
@@ -207,6 +213,8 @@ def _outcome(files: MapFiles, act: Act, run: MapRun) -> SceneOutcome:
         if _is_done(files, run):
             run.progress.say(f"{output} is already there")
             return SceneOutcome(name, "there", output)
+        for folder in {path.parent for path in files.all}:
+            check_makeable(folder)
         result = act(files)
     except Exception as error:
         if run.alone or run.model.failed:
@@ -242,15 +250,22 @@ def _mapped(files: MapFiles, made: Sequence[Product], run: MapRun) -> PredictRes
 
 @contextmanager
 def _telling_how_to_go_on(
-    outcomes: Sequence[SceneOutcome], count: int, run: MapRun
+    outcomes: Sequence[SceneOutcome], work: Sequence[MapFiles], run: MapRun
 ) -> Iterator[None]:
+    instead = " instead of --overwrite" if run.spec.overwrite else ""
     try:
         yield
     except (Interrupted, KeyboardInterrupt):
         done = sum(outcome.state in ("mapped", "there") for outcome in outcomes)
-        scenes = "" if run.alone else f"{done} of {count} scenes are mapped. "
-        instead = " instead of --overwrite" if run.spec.overwrite else ""
-        run.progress.say(f"{scenes}Go on with the same command and --resume{instead}.")
+        scenes = "" if run.alone else f"{done} of {len(work)} scenes are mapped. "
+        if done or any(files.are_begun for files in work):
+            run.progress.say(f"{scenes}Go on with the same command and --resume{instead}.")
+        raise
+    except (OutputError, OutOfMemoryError):
+        if any(files.are_begun for files in work):
+            run.progress.say(
+                f"What is done is kept: go on with the same command and --resume{instead}."
+            )
         raise
 
 
@@ -286,6 +301,8 @@ def _refuse_idle_options(spec: PredictSpec, manifest: ModelManifest) -> None:
             f"The model {manifest.recipe!r} gives values, not classes: they make no polygons.",
             hint="Leave --vector out.",
         )
+    if not math.isfinite(spec.min_area):
+        raise UsageError(f"--min-area cannot be {spec.min_area}.", hint="Give it in m², as in 500.")
     if spec.min_area and spec.vector is None:
         raise UsageError("--min-area does nothing without --vector.", hint="Add --vector gpkg.")
 

@@ -12,9 +12,10 @@ from torch import nn
 
 from eosfm_cli.errors import UsageError, is_out_of_memory
 from eosfm_cli.manifest import ModelManifest, read_manifest
+from eosfm_cli.precision import Precision
 from eosfm_cli.progress import Progress
 from eosfm_cli.raster import program
-from eosfm_cli.raster.scoring import Scorer, choose_device, describe_device
+from eosfm_cli.raster.scoring import Scorer, choose_device, describe_device, refuse_precision
 from eosfm_cli.raster.windows import (
     MULTIPLE,
     WindowPlan,
@@ -35,6 +36,7 @@ def load_scorer(
     disagreement: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
+    precision: Precision = "32-true",
 ) -> Scorer:
     """Make a model ready to compute: the one that is in memory, or the file's.
 
@@ -45,12 +47,14 @@ def load_scorer(
         disagreement: Whether to tell how far the specialists differ, too.
         device: `auto`, `cpu` or `cuda`.
         batch_size: Windows at once; as many as go well if not given.
+        precision: What a model from a file computes in.
 
     Raises:
         BundleError: The file is damaged.
-        UsageError: There is no such device.
+        UsageError: There is no such device, or it cannot compute in this precision by itself.
     """
     where = choose_device(device)
+    refuse_precision(precision, where)
     if fitted is None:
         return program.load_scorer(
             source,
@@ -59,6 +63,7 @@ def load_scorer(
             disagreement=disagreement,
             device=where,
             batch_size=batch_size,
+            precision=precision,
             progress=progress,
         )
     progress.say(f"device: {describe_device(where)}")
@@ -72,10 +77,10 @@ def load_scorer(
     )
 
 
-def _through_terratorch(path: Path, disagreement: bool) -> nn.Module:
+def _through_terratorch(path: Path, disagreement: bool, precision: Precision) -> nn.Module:
     from eosfm_cli.training.program import build_module  # TerraTorch takes long to import
 
-    return build_module(path, disagreement=disagreement)
+    return build_module(path, disagreement, precision)
 
 
 def _disagreeing(fitted: FittedModel) -> nn.Module:

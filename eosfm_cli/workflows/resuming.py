@@ -10,8 +10,8 @@ from eosfm_cli.errors import UsageError
 from eosfm_cli.recipe import Recipe, load_recipe
 from eosfm_cli.run_dir import COMMANDS, Kind, RunDir, leads
 
-_FREE = {"dataset.root", "training.workers", "fit.workers"}
-"""Where the data is and how many processes read it changes no result."""
+_FREE = {"dataset.root", "training.workers", "fit.workers", "fit.cache", "fit.cache_size"}
+"""Where data and features are and how many processes read them changes no result."""
 _RESOLVED = {"statistics", "fit.ensemble"}
 """What a run fills in where the recipe leaves it open."""
 

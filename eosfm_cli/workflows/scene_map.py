@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ from eosfm_cli.raster.spool import Spool
 from eosfm_cli.raster.windows import WindowPlan, plan_windows, window_size
 from eosfm_cli.recipe import TargetSpec
 from eosfm_cli.results import Cost, PredictResult, ValueSummary
+from eosfm_cli.workflows.expectation import Expectation
 from eosfm_cli.workflows.map_files import MapFiles, refuse_full_disk, refuse_to_replace
 from eosfm_cli.workflows.ready_model import ReadyModel
 
@@ -62,6 +63,8 @@ class MapRun:
     """Whether there is one scene."""
     told: set[str] = field(default_factory=set)
     """What need not be said again of the next scene."""
+    spent: Cost = field(default_factory=Cost)
+    """What the scenes that are mapped have taken."""
 
     @property
     def manifest(self) -> ModelManifest:
@@ -107,15 +110,15 @@ def make_maps(files: MapFiles, products: Sequence[Product], run: MapRun) -> Pred
     with run.opened(files.scene) as scene:
         refuse_full_disk(files, scene.grid, disk_bytes(usual_plan(scene, run), products, run))
         look_at(scene, files, run)
-        before = run.meter.cost
+        before = _most(run.meter.cost, run.spent)
         plan = run.model.plan(scene.grid.height, scene.grid.width, run.spec.window)
         run.progress.say(f"mapping: {plan.describe()}")
         with _spool(files, products, plan, run) as spool:
-            tally = _tally(run.manifest, spool)
+            tally, estimate = _tally(run.manifest, spool), None
             if spool.row < len(plan.rows):
-                _compute(scene, plan, spool, products, tally, run)
+                estimate = _compute(scene, plan, spool, products, tally, run, before)
             cost = run.meter.settled_cost
-            tags = _tags(files.scene, run, cost + before.times(-1))
+            tags = _tags(files.scene, run, _since(before, cost))
             for product in products:
                 raw = spool.raw(product.name)
                 write_product(product, files.output, raw, scene.grid, tags=tags)
@@ -127,7 +130,7 @@ def make_maps(files: MapFiles, products: Sequence[Product], run: MapRun) -> Pred
         run.progress.warn(
             f"{files.scene.name} has no pixel with a value in every band that is needed."
         )
-    return _result(files, plan, tally, polygons, run, before)
+    return _result(files, plan, tally, polygons, run, before, estimate)
 
 
 def _note_area(grid: Grid, tally: ClassTally | ValueTally, run: MapRun) -> None:
@@ -220,6 +223,7 @@ def _key(scene: SceneInput, plan: WindowPlan, run: MapRun) -> dict[str, Any]:
         "plan": [plan.height, plan.width, plan.size, plan.overlap, plan.fixed],
         "bands": spec.bands,
         "scale": spec.scale,
+        "precision": spec.precision,
         "area": [str(spec.aoi), *_identity(spec.aoi), spec.bbox, spec.bbox_crs],
         "products": [
             options.probabilities,
@@ -248,12 +252,16 @@ def _compute(
     products: Sequence[Product],
     tally: ClassTally | ValueTally,
     run: MapRun,
-) -> None:
+    before: Cost,
+) -> Cost | None:
+    """Map the windows that are left; what all were expected to take."""
     scorer = run.model.scorer
     scorer.fit_to(*window_shape(plan, run.manifest))
     depth = depth_of(run.manifest, run.options)
     with run.progress.step("mapping", len(plan)) as step:
-        map_scene(scene, plan, scorer, spool, products, tally, depth, step)
+        expected = Expectation(step, plan, lambda: run.meter.cost, before, begun=spool.row > 0)
+        map_scene(scene, plan, scorer, spool, products, tally, depth, expected)
+    return expected.cost
 
 
 def window_shape(plan: WindowPlan, manifest: ModelManifest) -> tuple[int, ...]:
@@ -290,9 +298,8 @@ def _write_polygons(files: MapFiles, run: MapRun) -> int:
         progress=run.progress,
     )
     if summary.left_out:
-        run.progress.say(
-            f"{summary.left_out:,} polygons of less than {run.spec.min_area:g} m² are left out"
-        )
+        some = "1 polygon" if summary.left_out == 1 else f"{summary.left_out:,} polygons"
+        run.progress.say(f"left out: {some} of less than {run.spec.min_area:g} m²")
     return summary.count
 
 
@@ -322,8 +329,10 @@ def _result(
     polygons: int | None,
     run: MapRun,
     before: Cost,
+    estimate: Cost | None,
 ) -> PredictResult:
     classes = isinstance(tally, ClassTally)
+    run.spent = run.meter.settled_cost
     return PredictResult(
         input=files.scene.name,
         output=files.output,
@@ -333,20 +342,30 @@ def _result(
         windows=len(plan),
         shares=tally.shares if classes else {},
         nodata_share=tally.nodata_share,
-        cost=_since(before, run.meter.cost),
+        cost=_since(before, run.spent),
         values=None if classes else _summary(tally, run.manifest.target),
         products=files.products,
         vector=files.vector,
         polygons=polygons,
+        estimate=estimate,
+    )
+
+
+def _most(one: Cost, other: Cost) -> Cost:
+    """The larger figures of two: short work is settled before it is measured."""
+    return Cost(
+        max(one.seconds, other.seconds),
+        max(one.energy_kwh, other.energy_kwh),
+        max(one.emissions_kg, other.emissions_kg),
     )
 
 
 def _since(before: Cost, now: Cost) -> Cost:
-    return Cost(
-        now.seconds - before.seconds,
-        max(now.energy_kwh - before.energy_kwh, 0.0),
-        max(now.emissions_kg - before.emissions_kg, 0.0),
-    )
+    """What a scene has taken; one between two looks at the meter, at the run's mean power."""
+    seconds, energy = now.seconds - before.seconds, now.energy_kwh - before.energy_kwh
+    if energy > 0:
+        return Cost(seconds, energy, max(now.emissions_kg - before.emissions_kg, 0.0))
+    return replace(now.times(seconds / max(now.seconds, 1e-9)), seconds=seconds)
 
 
 def _summary(tally: ValueTally, target: TargetSpec) -> ValueSummary | None:
