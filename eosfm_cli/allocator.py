@@ -11,8 +11,9 @@ import os
 import sys
 
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
-_LARGEST = 2**30
-"""Bytes. Pieces from this size on are still taken from the system and given back."""
+_LARGEST = (2**30, 2**25)
+"""Bytes. Pieces from this size on are still taken from the system and given back; older versions of
+the library refuse more than the second."""
 _CHOSEN_BY = ("MALLOC_", "LD_PRELOAD", "GLIBC_TUNABLES")
 
 
@@ -28,7 +29,7 @@ def keep_memory() -> bool:
     try:
         library = ctypes.CDLL("libc.so.6")
         library.gnu_get_libc_version  # noqa: B018 - others have no such function
-        limits = (_MMAP_THRESHOLD, _TRIM_THRESHOLD)
-        return all(library.mallopt(limit, _LARGEST) == 1 for limit in limits)
+        kept = any(library.mallopt(_MMAP_THRESHOLD, size) == 1 for size in _LARGEST)
+        return kept and library.mallopt(_TRIM_THRESHOLD, _LARGEST[0]) == 1
     except (OSError, AttributeError):
         return False

@@ -53,6 +53,12 @@ class Combination:
             return None
         return tuple(value for key, value in sorted(self.settings.items()) if key != "top_k")
 
+    @property
+    def tiles(self) -> int | None:
+        """The same for all that see the same tiles: a seed where it draws them, else `None`."""
+        drawn = self.recipe.tile.train == "random" or self.recipe.fit.label_fraction < 1
+        return self.recipe.fit.seed if drawn else None
+
 
 def is_sweep(folder: Path) -> bool:
     """Whether a folder is that of a sweep."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from timm.layers.grn import GlobalResponseNorm
 from timm.models import FeatureListNet
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eosfm_cli.ensemble.encoder import EnsembleEncoder
 from eosfm_cli.ensemble.fast_convnext import FastConvNeXt, fast
@@ -79,6 +82,31 @@ def test_whatever_the_weights_and_the_size(seed: int, count: int, height: int, w
     plain = grown(build_backbone("convnextv2_atto", 2), seed)
     x = 3 * torch.randn(count, 2, height, width)
     assert max(distances(fast(copy.deepcopy(plain))(x), plain(x))) < 1e-5
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many values the largest result of an operation has, views of weights among them."""
+
+    values = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> object:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor):
+            self.values = max(self.values, found.numel())
+        return found
+
+
+def test_many_small_images_take_no_matrix_each() -> None:
+    quick = fast(grown(build_backbone("convnextv2_atto", 3)))
+    x = torch.randn(8, 3, 32, 32)
+    with Largest() as plain:
+        wanted = quick.as_timm(x)
+    with Largest() as ours:
+        found = quick(x)
+    assert ours.values <= max(plain.values, *(weight.numel() for weight in quick.parameters()))
+    assert max(distances(found, wanted)) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto_ols", "test_convnext3"])
@@ -180,6 +208,21 @@ def test_a_folded_encoder_gives_the_same(
             encoder.left_out = frozenset({1})
             wanted = plain.combine(features, without=("radar",))
             assert max(distances(encoder(image), wanted)) < 1e-5
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_nobody_adds_nothing_folded_or_not(fusion: str, image: Tensor) -> None:
+    plain = ensemble(fusion=fusion, gates="smooth")
+    for part in plain.fusion.parameters():
+        part.normal_()
+    whole = copy.deepcopy(plain)
+    whole.fold()
+    with torch.no_grad():
+        wanted = plain.combine(plain.encode(image), without=plain.names)
+        found = whole.combine(whole.encode(image), without=whole.names)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+        assert (other == other[:, :, :1, :1]).all()
 
 
 def test_a_normaliser_and_gates_in_the_fusion_cost_nothing_any_more() -> None:

@@ -764,18 +764,45 @@ with track(Path(sys.argv[1]), command="predict", name="scene.tif"):
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no such processes there")
-def test_workers_forked_while_the_tracker_starts_do_not_wait_for_ever(tmp_path):
-    package = tmp_path / "slow" / "codecarbon"
+STOPPED = """
+import os, signal, threading, time
+from eosfm_cli.carbon.meter import Meter
+meter = Meter()
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    if not os.fork():
+        os._exit(0)
+    time.sleep(30)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def with_slow_codecarbon(folder, code, *words):
+    """What a process says whose tracker starts slowly."""
+    package = folder / "slow" / "codecarbon"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text("import time\ntime.sleep(1)\n")
+    (package / "__init__.py").write_text(
+        "import time\ntime.sleep(1)\nimport concurrent.futures.thread\n"
+    )
     own = str(Path(__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, "-c", FORKING, str(tmp_path / "experiments")],
+        [sys.executable, "-c", code, *words],
         env={**os.environ, "PYTHONPATH": f"{package.parent}{os.pathsep}{own}"},
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
     )
-    assert done.stdout == "7\n"
+    assert "Exception ignored" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no such processes there")
+def test_workers_forked_while_the_tracker_starts_do_not_wait_for_ever(tmp_path):
+    assert with_slow_codecarbon(tmp_path, FORKING, str(tmp_path / "experiments")) == "7\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no such processes there")
+def test_ctrl_c_while_a_fork_waits_for_the_tracker_is_not_lost(tmp_path):
+    assert with_slow_codecarbon(tmp_path, STOPPED) == "stopped\n"

@@ -299,15 +299,17 @@ def test_what_was_expected_stands_beside_what_it_took(
     assert result(capsys, "a.tif", "--overwrite", "--no-quicklook")["estimate"] is None  # one row
 
 
-def test_the_rest_is_expected_to_take_as_long_as_the_first_row() -> None:
+@pytest.mark.parametrize("special", [False, True])
+def test_the_rest_is_expected_to_take_as_long_as_the_first_row(special: bool) -> None:
     costs = iter([Cost(5, 1, 1), Cost(7, 2, 3)])
     plan = plan_windows(300, 200, 64)
     expected = Expectation(
-        Silent().step("", 0).__enter__(), plan, lambda: next(costs), Cost(1), begun=False
+        Silent().step("", 0).__enter__(), plan, lambda: next(costs), Cost(1), special=special
     )
     for _ in range(2 * len(plan.cols)):
         expected.advance()
-    assert expected.cost == Cost(4 + 2 * len(plan.rows), 1 + len(plan.rows), 1 + 2 * len(plan.rows))
+    rows = len(plan.rows)
+    assert expected.cost == (None if special else Cost(4 + 2 * rows, 1 + rows, 1 + 2 * rows))
 
 
 # --------------------------------------------------------------------------- runs that stop

@@ -11,6 +11,7 @@ import torch
 
 from eosfm_cli.ensemble import strategies
 from eosfm_cli.ensemble.encoder import EnsembleEncoder
+from eosfm_cli.ensemble.precision import halve
 from eosfm_cli.ensemble.strategies import (
     BandAdaptationStrategy,
     find_strategy,
@@ -98,6 +99,20 @@ def test_any_other_strategy_runs_as_it_is_and_the_model_needs_it(tmp_path: Path)
     with pytest.raises(BundleError, match="strategy Mine, which is not loaded") as caught:
         EnsembleEncoder([INFO], FOUR, description)
     assert caught.value.hint == "Load it with --plugin mine.py"
+
+
+def test_a_strategy_sees_32_bits_whatever_the_model_computes_in(tmp_path: Path) -> None:
+    load_plugin(write(tmp_path, "return torch.from_numpy(features.numpy()[:, :3].clip(0))"))
+    built = encoder()
+    image = torch.randn(1, 4, 32, 32)
+    built.freeze()
+    with torch.inference_mode():
+        wanted = built(image)
+        halve(built)
+        found = built(image.bfloat16())
+    for one, other in zip(found, wanted, strict=True):
+        assert one.dtype == torch.bfloat16
+        assert (one.float() - other).norm() < 0.05 * other.norm()
 
 
 def test_bands_may_be_said_by_name(tmp_path: Path) -> None:

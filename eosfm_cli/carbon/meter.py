@@ -7,14 +7,16 @@ where the machine can tell them apart.
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - it has hooks around forks; not to come amid one
 import logging
 import math
 import os
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +38,8 @@ _PROBE_PATIENCE_S = 5.0
 """How long the end of the work waits for hardware that is still being looked at."""
 _SHORTEST_S = 0.5
 """Less than this under measurement says nothing about the rest."""
+_FORKED_S = 0.2
+"""When a fork is over for sure."""
 _NEVER_S = 1e6
 """codecarbon's own sampling is left out: two threads at once would count a moment twice."""
 
@@ -46,13 +50,31 @@ _probing: set[threading.Event] = set()
 
 def _wait_for_probes() -> None:
     """Let no process be forked while a thread imports: it would wait for those modules for ever."""
-    if threading.current_thread() is threading.main_thread():
-        for probed in tuple(_probing):
-            probed.wait(_PROBE_PATIENCE_S)
+    if _probing and threading.current_thread() is threading.main_thread():
+        with _signals_later():
+            for probed in tuple(_probing):
+                probed.wait(_PROBE_PATIENCE_S)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """Give signals that come inside when the fork is over; Python drops what is raised before."""
+    came: set[int] = set()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in ours:
+        signal.signal(number, lambda sent, _: came.add(sent))
+    try:
+        yield
+    finally:
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        for number in came:
+            threading.Timer(_FORKED_S, os.kill, (os.getpid(), number)).start()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no forks
-    os.register_at_fork(before=_wait_for_probes)
+    os.register_at_fork(before=_wait_for_probes, after_in_child=_probing.clear)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,7 @@ def sweep(
 ) -> None:
     """Fit every combination, or what is missing of a sweep that was begun, and show them all."""
     if resume is not None:
+        _refuse_for_runs(resume, axes)
         begun = _begun(resume, recipe, {**axes, **overrides}, output, strict=strict)
         where = data_root
     else:
@@ -91,6 +92,18 @@ def _check(
         options.chosen(None, "fit", None, overrides)  # says what is missing
     else:
         plan_sweep(recipe, axes, overrides)
+
+
+def _refuse_for_runs(folder: Path, axes: Iterable[str]) -> None:
+    """Say that only a sweep has several values."""
+    from eosfm_cli.sweeps import is_sweep
+
+    if not is_sweep(folder):
+        option = next(f"--{key.replace('_', '-')}" for key in axes)
+        raise UsageError(
+            f"{folder} is no sweep: it goes on with one value of {option}.",
+            hint="Leave --resume out to fit them all.",
+        )
 
 
 def _begun(

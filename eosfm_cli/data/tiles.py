@@ -88,6 +88,7 @@ class TileDataset(Dataset[dict[str, Any]]):
         self._mean = np.array([s.mean for s in statistics], np.float32)[:, None, None]
         self._std = np.array([s.std for s in statistics], np.float32)[:, None, None]
         self._labelled_only = recipe.tile.unlabelled == "skip"
+        self._areas = None if areas is None else sorted(areas)
         self._numbers: Sequence[int] = range(self._ends[-1] if self._ends else 0)
 
     def __len__(self) -> int:
@@ -159,7 +160,7 @@ class TileDataset(Dataset[dict[str, Any]]):
         if self._random:
             yield self._seed
         if drawn:
-            yield dataset.masks, self._recipe.classes, tile.unlabelled
+            yield dataset.masks, self._recipe.classes, tile.unlabelled, self._areas
         for sample in self.samples:
             files = [path for dates in sample.images for path in dates]
             files += [path for path in (sample.mask, sample.areas) if path and drawn]

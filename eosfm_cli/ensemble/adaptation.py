@@ -58,8 +58,8 @@ class StrategyAdapter(nn.Module):
         self.strategy = strategy
 
     def forward(self, backbone: nn.Module, x: Tensor) -> list[Tensor]:
-        """The specialist's levels."""
-        return backbone(self.strategy.adapt(mixed(self.matrix, x)))
+        """The specialist's levels; a user's code need know of no other format than 32 bits."""
+        return backbone(self.strategy.adapt(mixed(self.matrix, x).float()).to(x.dtype))
 
 
 class FoldedAdapter(nn.Module):
@@ -119,7 +119,7 @@ def _agree(one: Adapter, other: Adapter, backbone: nn.Module, available: int) ->
     """Whether two adapters give the same; a convolution may do more than convolve."""
     like = next(backbone.parameters())
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, available, 64, 64, generator=generator).to(like)
+    x = torch.randn(1, available, 64, 64, generator=generator, device="cpu").to(like)
     try:
         levels = zip(one(backbone, x), other(backbone, x), strict=True)
         return all(torch.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in levels)

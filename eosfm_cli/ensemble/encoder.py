@@ -180,7 +180,8 @@ class EnsembleEncoder(nn.Module):
             None if slot.specialist in out else levels
             for slot, levels in zip(self.slots, features, strict=True)
         ]
-        pyramid = self.fusion(self._at_least_one(self._gated(views), features))
+        nobody = all(view is None for view in views)
+        pyramid = self._neutral(features) if nobody else self.fusion(self._gated(views))
         if self.training and (self.gates.running() is not None or None in views):
             pyramid[0] = pyramid[0] + self._nothing()
         return pyramid
@@ -259,18 +260,20 @@ class EnsembleEncoder(nn.Module):
     ) -> list[Tensor]:
         if gating is None:
             return levels
-        rest = 0
-        if gating.rest is not None:
-            rest = (gating.rest * self.fusion.neutral)[slot.specialist]
-        return [level * gating.weight[slot.specialist] + rest for level in levels]
+        levels = [level * gating.weight[slot.specialist] for level in levels]
+        if gating.rest is None or self.fusion.neutral == 0:
+            return levels
+        rest = (gating.rest * self.fusion.neutral)[slot.specialist]
+        return [level + rest for level in levels]
 
-    def _at_least_one(self, views: Features, features: Features) -> Features:
-        """The views, or where none is left one of neutral elements: it has the shapes."""
-        if any(view is not None for view in views):
-            return views
+    def _neutral(self, features: Features) -> list[Tensor]:
+        """What is fused of nobody, in the shapes of somebody's features."""
         index = next(i for i, levels in enumerate(features) if levels is not None)
+        if self.fusion.additive:
+            terms = self.fusion.terms(index, features[index])
+            return self.fusion.finish([torch.zeros_like(level) for level in terms])
         neutral = [torch.full_like(level, self.fusion.neutral) for level in features[index]]
-        return [neutral if i == index else None for i in range(len(views))]
+        return self.fusion([neutral if i == index else None for i in range(len(features))])
 
     def _nothing(self) -> Tensor:
         """Zero, by way of every weight: training on several devices waits for all gradients."""

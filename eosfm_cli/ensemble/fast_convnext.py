@@ -3,7 +3,8 @@
 The layers stay timm's own, and so do weights and names: only the order of the arithmetic differs.
 What timm computes in passes over the widest tensor, which take most of its time, goes into weights:
 response normalisation scales the rows of the matrix behind it, sample by sample, its bias and the
-layer scale go into that matrix too, and everything else happens in place.
+layer scale go into that matrix too, and everything else happens in place. Where few pixels are
+left, it is they that are scaled.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _ACTIVATIONS = (nn.GELU, GELU, GELUTanh)
 _SAME = 1e-4
 """Relative distance up to which two forwards of a random image are one; it is near 1e-6."""
 _EDGES = (64, 96)
+_FEW = 2
+"""Pixels for every channel that comes out, below which it is quicker to scale them than a matrix
+for every sample."""
 
 
 def fast(backbone: nn.Module) -> nn.Module:
@@ -77,7 +81,9 @@ class FastConvNeXt(nn.ModuleDict):
         return levels
 
     def _has_to_learn(self, x: Tensor) -> bool:
-        if self.training or torch.is_autocast_enabled(x.device.type):
+        kind = x.device.type
+        mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        if self.training or mixed:
             return True
         if not torch.is_grad_enabled():
             return False
@@ -115,10 +121,19 @@ def _block(block: ConvNeXtBlock, x: Tensor) -> Tensor:
         matrix, bias = matrix * block.gamma, bias * block.gamma
     if isinstance(mlp, GlobalResponseNormMlp):
         bias = bias + mlp.grn.bias @ matrix
-        matrix = matrix * _response(mlp.grn, inside)[:, :, None]
+        response = _response(mlp.grn, inside)
+        if _has_few_pixels(inside, matrix):
+            inside *= response[:, None]
+        else:
+            matrix = matrix * response[:, :, None]
     x += bias
     _add_product(x, inside, matrix)
     return x
+
+
+def _has_few_pixels(inside: Tensor, matrix: Tensor) -> bool:
+    pixels = inside.shape[1]  # in a program for images of any size no number, and usually many
+    return isinstance(pixels, int) and pixels < _FEW * matrix.shape[1]
 
 
 def _add_product(x: Tensor, inside: Tensor, matrix: Tensor) -> None:
@@ -216,9 +231,10 @@ def _agree(quick: FastConvNeXt) -> bool:
     tried = copy.deepcopy(quick).eval()
     generator = torch.Generator().manual_seed(0)
     for weight in tried.parameters():
-        weight += 0.1 * torch.randn(weight.shape, generator=generator).to(weight)
-    x = torch.randn(1, tried["stem_0"].in_channels, *_EDGES, generator=generator)
-    x = x.to(tried["stem_0"].weight)
+        shaken = torch.randn(weight.shape, generator=generator, device="cpu")
+        weight += 0.1 * shaken.to(weight)
+    shape = (1, tried["stem_0"].in_channels, *_EDGES)
+    x = torch.randn(shape, generator=generator, device="cpu").to(tried["stem_0"].weight)
     try:
         pairs = zip(tried.quickly(x), tried.as_timm(x), strict=True)
         return all(bool((a - b).norm() <= _SAME * b.norm()) for a, b in pairs)

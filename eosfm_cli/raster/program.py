@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -308,7 +309,8 @@ def _made_by() -> tuple[str, ...]:
     """The versions of what builds models; of ourselves also the code, which may be a checkout."""
     package = Path(eosfm_cli.__file__).parent
     code = hashlib.sha256()
-    for path in sorted((*package.glob("ensemble/*.py"), *package.glob("training/*.py"), _HERE)):
+    parts = (package.glob(files) for files in ("*.py", "ensemble/*.py", "training/*.py"))
+    for path in sorted((*chain.from_iterable(parts), _HERE)):
         code.update(path.read_bytes())
     versions = (importlib.metadata.version(name) for name in ("terratorch", "timm"))
     return (eosfm_cli.__version__, code.hexdigest(), *versions)

@@ -42,6 +42,8 @@ _CHUNK = 2**22
 _SHARD = re.compile(r"shard-(\d{5})\.([0-9a-f]{8})\.npy")
 _RESERVE = 10**9
 """What stays free on the disk."""
+_SMALL = 2**25
+"""Bytes up to which an entry stays in memory once it was read."""
 
 
 class StoreError(Exception):
@@ -110,6 +112,7 @@ class Entry:
         self._paths: dict[int, Path] = {}
         self._checked: set[Path] = set()
         self._lock: IO[bytes] | None = None
+        self._whole: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, object]:
         """Travel to a worker without the lock, which its process holds for it."""
@@ -185,6 +188,13 @@ class Entry:
         Raises:
             DataError: They are not there any more.
         """
+        if self._begun.bytes > _SMALL:
+            return self._read(tiles)
+        if self._whole is None:
+            self._whole = self._read(range(self._begun.tiles))
+        return self._whole[list(tiles)]
+
+    def _read(self, tiles: Sequence[int]) -> np.ndarray:
         facts = self._begun
         rows = np.empty((len(tiles), facts.layout.values), np.float16)
         wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
@@ -275,6 +285,12 @@ class Entry:
         with suppress(OSError):
             os.utime(self.folder / "entry.json")
 
+    def close(self) -> None:
+        """Let it be deleted from now on."""
+        if self._lock is not None:
+            self._lock.close()
+        self._lock = self._whole = None
+
     def _take_lock(self) -> None:
         """Lock it, if it was not deleted by another process meanwhile."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -331,18 +347,25 @@ def make_room(folder: Path, wanted: int, most: int, keep: Collection[Path]) -> s
     Returns:
         Why there is no room, if there is none.
     """
-    entries = sorted(all_entries(folder), reverse=True)
+    entries = sorted(all_entries(folder))
     total = sum(size for _, size, _ in entries)
-    while total + wanted > most or free_bytes(folder) < wanted + _RESERVE:
-        while entries and (entries[-1][2] in keep or not Entry(entries[-1][2]).delete()):
-            entries.pop()
-        if not entries:
-            if total + wanted > most:
-                return (
-                    f"they would take {gigabytes(total + wanted)} of --cache-size {gigabytes(most)}"
-                )
-            return f"{gigabytes(wanted)} do not fit on the disk of {folder}"
-        total -= entries.pop()[1]
+    others = [(size, place) for _, size, place in entries if place not in keep]
+    gain = sum(size for size, _ in others)
+    if problem := _lack(folder, total + wanted, wanted, most, gain):
+        return problem  # nothing is deleted where that does not help
+    for size, place in others:
+        if _lack(folder, total + wanted, wanted, most) is None:
+            break
+        total -= size if Entry(place).delete() else 0
+    return _lack(folder, total + wanted, wanted, most)
+
+
+def _lack(folder: Path, total: int, wanted: int, most: int, gain: int = 0) -> str | None:
+    """Why there is no room, if there is none once so many bytes more are free."""
+    if total - gain > most:
+        return f"they would take {gigabytes(total - gain)} of --cache-size {gigabytes(most)}"
+    if free_bytes(folder) + gain < wanted + _RESERVE:
+        return f"{gigabytes(wanted)} do not fit on the disk of {folder}"
     return None
 
 

@@ -33,6 +33,11 @@ class MemoryEntry:
     def use(self) -> None:
         """Nobody else can delete it."""
 
+    def close(self) -> None:
+        """Give the memory back."""
+        self.facts, self._rows = None, np.empty((0, 0), np.float16)
+        self._done.clear()
+
     def writing(self, waiting: Callable[[], None]) -> AbstractContextManager[None]:
         """Nobody else can write it."""
         del waiting

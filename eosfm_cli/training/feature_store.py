@@ -201,6 +201,12 @@ class FeatureStore:
             "test": found.test_dataloader,
         }[split]()
 
+    def close(self) -> None:
+        """Let go of what was used: memory, and what keeps other runs from making room."""
+        for entry in self._entries.values():
+            entry.close()
+        self._entries.clear()
+
     def rehearsed(
         self, encoder: EnsembleEncoder, data: TileDataModule, *, pooled: bool = False
     ) -> tuple[TileDataModule, PhasePlan | None]:
@@ -299,14 +305,21 @@ class FeatureStore:
             plan = _Plan()
             if alone or together.rank() == 0:
                 plan = self._plan(parts, encoder, data, pooled, held)
-            plan = together.from_leader(plan)
-            if plan.problem is not None:
-                raise StoreError(plan.problem)
+            if not alone:
+                plan = together.from_leader(plan)
+            _agree(plan.problem)
             mine = plan.units if alone else plan.units[together.rank() :: together.world()]
             self._finish(mine, parts, encoder, data, check)
-        if self._missing(parts, check=False):
-            raise StoreError("what was computed has gone again")
+        _agree(self._loss(parts))
         self._in_use = True
+
+    def _loss(self, parts: Sequence[Part]) -> str | None:
+        """What is wrong with features that were all computed, if anything is."""
+        try:
+            gone = self._missing(parts, check=False)
+        except StoreError as problem:
+            return str(problem)
+        return "what was computed has gone again" if gone else None
 
     def _finish(
         self,
@@ -330,9 +343,7 @@ class FeatureStore:
         outcomes = together.from_all((problem, spent is not None))
         if any(is_spent for _, is_spent in outcomes):
             raise spent or BudgetReached("The budget is used up.")
-        for text, _ in outcomes:
-            if text is not None:
-                raise StoreError(text)
+        _agree(problem)
 
     def _plan(
         self,
@@ -366,6 +377,7 @@ class FeatureStore:
             there = part.entry.exists()
             if there:
                 part.entry.use()
+                there = part.entry.exists()  # another process may have deleted it just before
             lacks = part.entry.missing(check=check)
             if lacks or not there:
                 found[number] = lacks
@@ -416,17 +428,20 @@ class FeatureStore:
 
     def _objection(self, estimate: _Estimate) -> str | None:
         """Why storing does not pay, or cannot have the room that it takes."""
-        memory = memory_in_bytes()[0] // 2
+        memory = memory_in_bytes()[0] // 2 // together.world()
         if self.cache == "auto" and not self._in_use:
             speed = _DISK if estimate.total > memory else _MEMORY
             if self.passes < 2:
                 return "they would be used once only"
             if estimate.lacking / speed > estimate.seconds:
                 return f"reading {gigabytes(estimate.lacking)} would take longer"
-        most = min(self.most_bytes, memory) if self.cache == "memory" else self.most_bytes
-        if estimate.total > most:
-            return f"{gigabytes(estimate.total)} do not fit into {gigabytes(most)} (--cache-size)"
-        return None
+        if estimate.total > self.most_bytes:
+            most = f"{gigabytes(self.most_bytes)} (--cache-size)"
+        elif self.cache == "memory" and estimate.total > memory:
+            most = f"{gigabytes(memory)}, half of the memory that is free"
+        else:
+            return None
+        return f"{gigabytes(estimate.total)} do not fit into {most}"
 
     def _say_waiting(self) -> None:
         self._say_once("another run computes the same features: this one waits for them")
@@ -450,6 +465,13 @@ def _reading(data: TileDataModule, views: Mapping[SplitName, Sequence[Rows]]) ->
     size = data.recipe.tile.size
     stored = {split: StoredTiles(data.dataset(split), rows, size) for split, rows in views.items()}
     return data.reading(stored, workers=data.workers if torch.cuda.is_available() else 0)
+
+
+def _agree(problem: str | None) -> None:
+    """Give up in all processes where one of them has to."""
+    for text in together.from_all(problem):
+        if text is not None:
+            raise StoreError(text)
 
 
 def _splits(parts: Sequence[Part]) -> str:

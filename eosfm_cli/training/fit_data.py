@@ -31,6 +31,7 @@ class FitData(LightningDataModule):
         model: What is trained, around an ensemble encoder.
         store: Where its features are.
         check: Called while features are computed; what it raises ends that.
+        ready: Called once they are there, or not wanted, before each training.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class FitData(LightningDataModule):
         model: nn.Module,
         store: FeatureStore,
         check: Callable[[], None],
+        ready: Callable[[], None],
     ) -> None:
         super().__init__()
-        self._plain, self._store, self._check = data, store, check
+        self._plain, self._store, self._check, self._ready = data, store, check, ready
         self._encoder, self._pooled = inner_encoder(model), takes_means_only(model)
         self._data = data
 
@@ -52,6 +54,8 @@ class FitData(LightningDataModule):
         wanted = self._encoder, self._plain, splits
         there = self._store.ensure(*wanted, pooled=self._pooled, check=self._check)
         self._data = self._store.stored(*wanted, pooled=self._pooled) if there else self._plain
+        if stage == "fit":
+            self._ready()
 
     def train_dataloader(self) -> TileLoader:
         """Batches of training tiles in a new order each epoch."""

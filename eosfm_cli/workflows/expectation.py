@@ -17,16 +17,17 @@ class Expectation:
         plan: The windows of the scene.
         cost: What the run has taken so far.
         before: What of it went to scenes before.
-        begun: Whether an earlier run had done some of the windows: then nothing is expected.
+        special: Whether the first row of windows is not like the others, as where an earlier run
+            had done some of it: then nothing is expected.
     """
 
     def __init__(
-        self, step: Step, plan: WindowPlan, cost: Callable[[], Cost], before: Cost, *, begun: bool
+        self, step: Step, plan: WindowPlan, cost: Callable[[], Cost], before: Cost, *, special: bool
     ) -> None:
         self._step, self._plan, self._cost = step, plan, cost
         self._start, self._before = cost(), before
         self._done = 0
-        self._over = begun or len(plan.rows) == 1
+        self._over = special or len(plan.rows) == 1
         self.cost: Cost | None = None
         """Of all windows and of what went before them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -107,11 +108,11 @@ def fit_ensemble(
     ) as running:
         opened(running.run)
         running.epochs = ready.epochs
-        store = FeatureStore.of(recipe.fit, running.progress, passes=ready.epochs)
-        phases = _Phases(ready, running, store)
-        encoder, scores = phases.select(encoder)
-        title = encoders.describe(encoder.names)
-        model, metrics = phases.fit(encoder)
+        with closing(FeatureStore.of(recipe.fit, running.progress, passes=ready.epochs)) as store:
+            phases = _Phases(ready, running, store)
+            encoder, scores = phases.select(encoder)
+            title = encoders.describe(encoder.names)
+            model, metrics = phases.fit(encoder)
         found: dict[str, Any] = {
             "metrics": metrics,
             "parameters": parameter_count(model),
@@ -364,7 +365,10 @@ class _Phases:
 
     def _data(self, task: LightningModule) -> FitData:
         """The tiles, or the features that this task's encoder has of them."""
-        return FitData(self.ready.data, task.model, self.store, self.running.keep_within)
+        running = self.running
+        return FitData(
+            self.ready.data, task.model, self.store, running.keep_within, running.begin_epochs
+        )
 
 
 def _describe(

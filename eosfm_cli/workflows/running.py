@@ -60,6 +60,8 @@ class Running:
     """How many there are in all, for an estimate once the first one is over."""
     estimate: Cost | None = None
     """What the run was expected to take, once its first epoch was over."""
+    prepared: Cost | None = None
+    """What it had taken when its first epoch began."""
     warned: bool = False
 
     @property
@@ -79,11 +81,15 @@ class Running:
             self._note_estimate()
             self.run.write_summary(**asdict(self.cost))
 
+    def begin_epochs(self) -> None:
+        """Note that what went before was done once for all epochs."""
+        self.prepared = self.prepared or self.meter.cost
+
     def _note_estimate(self) -> None:
-        """Multiply the first epoch of a run from its beginning, what went before it included."""
-        cost = self.meter.cost
+        """Multiply the first epoch of a run from its beginning, and add what went before it."""
+        cost, once = self.meter.cost, self.prepared or Cost()
         if self.epochs > 1 and self.estimate is None and self.before == Cost():
-            self.estimate = cost.times(self.epochs)
+            self.estimate = once + (cost + once.times(-1)).times(self.epochs)
             self.run.write_summary(estimate=asdict(self.estimate))
 
     def spent(self) -> bool:

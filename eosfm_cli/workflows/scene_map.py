@@ -259,7 +259,9 @@ def _compute(
     scorer.fit_to(*window_shape(plan, run.manifest))
     depth = depth_of(run.manifest, run.options)
     with run.progress.step("mapping", len(plan)) as step:
-        expected = Expectation(step, plan, lambda: run.meter.cost, before, begun=spool.row > 0)
+        # comparing precisions falls into the first row of windows, and is done once
+        special = spool.row > 0 or scorer.compare is not None
+        expected = Expectation(step, plan, lambda: run.meter.cost, before, special=special)
         map_scene(scene, plan, scorer, spool, products, tally, depth, expected)
     return expected.cost
 

@@ -273,7 +273,8 @@ class Sweep:
             except Exception as error:  # it loses no other combination
                 failed.append(SweepFailure(member.title, *explain(error)))
                 continue
-            once = {"encode": "encode", "search": search}  # what the fits after it find there
+            tiles = "encode", member.combination.tiles
+            once = {"encode": tiles, "search": search}  # what the fits after it find there
             left = [phase for phase in plan.phases if once.get(phase.name) not in counted]
             counted |= {once.get(phase.name) for phase in plan.phases} - {None}
             plans[member.title] = replace(plan, phases=tuple(left))

@@ -40,7 +40,7 @@ BENCHMARKS: dict[str, tuple[str, int]] = {
     "selection": ("encoding.selection", 5),
     "memory": ("memory.memory", 1),
     "allocator": ("memory.allocator", 2),
-    "ablation-20": ("ablation.of_many", 1),
+    "ablation-20": ("ablation.of_many", 2),
     "ablation-10": ("ablation.of_some", 2),
     "fit": ("fitting.segmentation", 2),
     "fit-bf16": ("fitting.segmentation_bf16", 2),

@@ -13,8 +13,8 @@ from tests.benchmarks.harness import Benchmark, Figures, Row, Scale, against, di
 
 EQUAL = 1e-5
 """Relative distance up to which results in full precision count as equal."""
-ROUNDED = 5e-2
-"""The same in half precision."""
+ROUNDED = 7e-2
+"""The same in half precision: with these random weights the plain model in bf16 is off by 4e-2."""
 
 
 def forward(encoder: nn.Module, x: Tensor) -> list[Tensor]:
