@@ -545,10 +545,12 @@ def assert_same_fit(one: RunDir, other: RunDir, tolerance: float = 2e-2) -> None
     for mine, theirs in zip(history(one), history(other), strict=True):
         for key in ("train/loss", "val/loss", "lr"):
             assert float(mine[key]) == pytest.approx(float(theirs[key]), rel=tolerance)
-    ours, others = read_model(one.model)[1], read_model(other.model)[1]
+    (manifest, ours), (_, others) = read_model(one.model), read_model(other.model)
     assert list(ours) == list(others)
+    # A decoder that looks at the coarsest level alone leaves the normalisers of others as they are.
+    unseen = r".*\.normalisers\.\d+\.[0-2]\." if manifest.decoder.name == "IdentityDecoder" else "$"
     for name, tensor in ours.items():
-        if tensor.is_floating_point():
+        if tensor.is_floating_point() and not re.match(unseen, name):
             assert torch.allclose(tensor, others[name], rtol=0.05, atol=0.01), name
 
 
