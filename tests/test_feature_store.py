@@ -35,6 +35,7 @@ from eosfm_cli.manifest import DecoderInfo, EncoderInfo, SpecialistInfo
 from eosfm_cli.progress import Silent, Step
 from eosfm_cli.recipe import FitSpec, Recipe, load_recipe
 from eosfm_cli.run_dir import RunDir
+from eosfm_cli.training import feature_files
 from eosfm_cli.training.decoding import decode_stored
 from eosfm_cli.training.feature_files import Entry, make_room
 from eosfm_cli.training.feature_key import tiles_key, view_keys
@@ -372,7 +373,10 @@ def test_a_run_that_is_killed_leaves_what_it_finished(root: Path, data: TileData
     assert_holds_what_is_extracted(store, encoder, data)
 
 
-def test_a_folder_that_is_deleted_meanwhile(root: Path, data: TileDataModule) -> None:
+def test_a_folder_that_is_deleted_meanwhile(
+    root: Path, data: TileDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_files, "_SMALL", 0)  # small ones are in memory by then
     encoder, store = ensemble(data.recipe), store_in(root)
     assert store.ensure(encoder, data, ["train"])
     batches = iter(store.loader(encoder, data, "train"))
@@ -603,9 +607,8 @@ class StopsAfter(Told):
         self.over = self.over or note.startswith(f"epoch {self.epoch}/")
 
 
-@pytest.mark.parametrize(
-    ("before", "after"), [("off", "disk"), pytest.param("disk", "off", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("before", "after"), [("off", "disk"), ("disk", "off")])
+@pytest.mark.slow
 def test_a_run_goes_on_with_and_without(
     before: str, after: str, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -642,6 +645,7 @@ def test_a_fit_that_cannot_use_it_says_why(
     assert not (project / "features").exists()
 
 
+@pytest.mark.slow
 def test_a_plan_knows_what_computing_once_takes(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -145,7 +145,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "disagrees", "options"),
     [
-        ("regression", False, {"fusion": "multiplication"}),
+        pytest.param("regression", False, {"fusion": "multiplication"}, marks=SLOW),
         ("classification", False, {"fusion": "concat"}),
         pytest.param("multilabel", True, {"fusion": "addition"}, marks=SLOW),
         pytest.param("change", True, {"fusion": "concat", "adapt": "learned"}, marks=SLOW),
@@ -193,6 +193,7 @@ def compare(path: Path, manifest: ModelManifest, disagrees: bool) -> None:
             )
 
 
+@pytest.mark.slow
 def test_bf16_has_a_program_of_its_own_and_tells_what_it_changes(
     kept: Kept, store: ProgramStore
 ) -> None:

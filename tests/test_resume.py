@@ -123,7 +123,15 @@ def check_killed_and_resumed(
         assert "ended before it had begun" in resumed.output
 
 
-@pytest.mark.parametrize(("command", "moment"), [(TRAIN, 2), (TRAIN, 7), (FIT, 8), (FIT, 20)])
+@pytest.mark.parametrize(
+    ("command", "moment"),
+    [
+        (TRAIN, 2),
+        pytest.param(TRAIN, 7, marks=pytest.mark.slow),
+        pytest.param(FIT, 8, marks=pytest.mark.slow),
+        (FIT, 20),
+    ],
+)
 def test_killed_and_resumed(
     project: Callable[..., Project], whole: Project, command: tuple[str, ...], moment: int
 ) -> None:
