@@ -4,7 +4,7 @@ An entry is a folder that holds what one view of a specialist makes of the tiles
 shards appear under their names only when complete, with a checksum in the name; so what a run that
 was killed has finished is there for the next one. Locks keep two runs from computing the same, and
 entries that are in use from being deleted; where a file system knows no locks, work may be done
-twice, and nothing goes wrong.
+twice, and a fit whose features another run deletes ends with a message.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from eosfm_cli.results import (
     lower_is_better,
 )
 from eosfm_cli.run_dir import COMMANDS, RunDir, completed_runs, newest_first, newest_fit, write_csv
+from eosfm_cli.workflows.resuming import dotted
 
 _SAME_RESULT = (
     "dataset.",
@@ -174,7 +175,7 @@ class _Fit:
     @cached_property
     def settings(self) -> dict[str, str]:
         """Dotted key -> value of all that may make a difference, but for the seed."""
-        flat = _flat(self.recipe.model_dump(mode="json"))
+        flat = dotted(self.recipe.model_dump(mode="json"))
         kept = {k: v for k, v in flat.items() if not k.startswith(_SAME_RESULT)}
         del kept["name"], kept["title"], kept["fit.ensemble"]
         return {key: _written(value) for key, value in kept.items()}
@@ -225,13 +226,6 @@ def _read(run: RunDir) -> _Fit:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _flat(value: Any, key: str = "") -> dict[str, Any]:  # noqa: ANN401 - plain values
-    if not isinstance(value, dict) or not value:
-        return {key: value}
-    parts = ((f"{key}.{name}" if key else str(name), item) for name, item in value.items())
-    return {k: v for name, item in parts for k, v in _flat(item, name).items()}
 
 
 def _written(value: object) -> str:

@@ -82,8 +82,8 @@ def resumed_recipe(run: RunDir, given: str | None, overrides: Mapping[str, Any])
     Raises:
         UsageError: What is asked for is another thing than what the run does.
     """
-    own = _flat(load_recipe(str(run.config)).model_dump(mode="json"))
-    asked = _flat(load_recipe(given or str(run.config), overrides).model_dump(mode="json"))
+    own = dotted(load_recipe(str(run.config)).model_dump(mode="json"))
+    asked = dotted(load_recipe(given or str(run.config), overrides).model_dump(mode="json"))
     changed = [
         f"  {key}: {own.get(key)} in the run, {asked.get(key)} now"
         for key in sorted(own.keys() | asked.keys())
@@ -104,9 +104,9 @@ def _may_differ(key: str, asked: Mapping[str, Any]) -> bool:
     return key in _FREE or any(key == part or key.startswith(f"{part}.") for part in left_open)
 
 
-def _flat(value: Any, key: str = "") -> dict[str, Any]:  # noqa: ANN401 - plain values
+def dotted(value: Any, key: str = "") -> dict[str, Any]:  # noqa: ANN401 - plain values
     """Nested mappings as one of dotted keys."""
     if not isinstance(value, dict) or not value:
         return {key: value}
     parts = ((f"{key}.{name}" if key else str(name), item) for name, item in value.items())
-    return {k: v for name, item in parts for k, v in _flat(item, name).items()}
+    return {k: v for name, item in parts for k, v in dotted(item, name).items()}
