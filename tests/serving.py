@@ -6,7 +6,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -165,8 +165,8 @@ def _ftp_session(line: Any, files: dict[str, bytes], login: tuple[str, str]) -> 
                 start, answer = int(rest), "350 from there"
             case "RETR":
                 line.write(b"150 it comes\r\n")
-                with data.accept()[0] as pipe:
-                    pipe.sendall(content[start:])
+                with data.accept()[0] as pipe, suppress(BrokenPipeError, ConnectionResetError):
+                    pipe.sendall(content[start:])  # unless who only wants the size is gone
                 answer = "226 that is all"
             case _:
                 answer = "200 well"

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from eosfm_cli.commands.app import main
+from eosfm_cli.data.sources import open_source
+from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import load_recipe
 from tests.datasets.potsdam import POTSDAM, write_potsdam
 from tests.datasets.sen12ms import write_sen12ms
@@ -199,6 +201,26 @@ def test_a_link_to_itself_among_the_folders(folder: Path, capsys: Capsys) -> Non
     assert "loop: Too many levels of symbolic links" in problem["text"]
 
 
+def test_a_folder_that_cannot_be_read_hides_no_other(tmp_path: Path, capsys: Capsys) -> None:
+    recipe = write_many(tmp_path, 3)
+    for link in ("train/9.tif", "odd"):
+        (tmp_path / "many" / link).symlink_to(Path(link).name)
+    found = checked(capsys, tmp_path, str(recipe), code=3)
+    assert [path["found"] for path in found["paths"]] == [5, 5]
+    said = {problem["text"] for problem in found["problems"]}
+    why = "Too many levels of symbolic links."
+    assert said == {f"Cannot read {tmp_path / 'many' / n}: {why}" for n in ("train/9.tif", "odd")}
+
+
+def test_a_place_that_no_system_can_look_at(tmp_path: Path, capsys: Capsys) -> None:
+    name = "x" * 300  # as with folders above that may not be looked into
+    words = [str(write_many(tmp_path, 1)), "--set", f"dataset.root={name}"]
+    found = checked(capsys, tmp_path, *words, code=3)
+    assert f"There is no folder {tmp_path / name}" in problems(found, "missing")[0]["text"]
+    with pytest.raises(DataError, match="is not at"):
+        open_source(load_recipe(words[0], {"dataset.root": name}), tmp_path)
+
+
 def test_archives_that_are_not_unpacked(folder: Path, capsys: Capsys) -> None:
     root = folder / "potsdam"
     shutil.rmtree(root / "5_Labels_all")
@@ -206,6 +228,39 @@ def test_archives_that_are_not_unpacked(folder: Path, capsys: Capsys) -> None:
     found = checked(capsys, folder, "potsdam", "--set", THREE, code=3)
     assert found["archives"] == ["5_Labels_all.zip"]
     assert "5_Labels_all.zip" in printed(capsys, folder, "potsdam", "--set", THREE, code=3)
+
+
+def test_listed_paths_that_do_not_tell_samples_apart(tmp_path: Path, capsys: Capsys) -> None:
+    recipe = write_many(tmp_path, 3)
+    recipe.write_text(recipe.read_text().replace("{split}", "{place}"))
+    split = "{by: list, train: [train/000.tif], val: [train/001.tif], test: [train/002.tif]}"
+    words = [str(recipe), "--set", f"dataset.split={split}"]
+    found = checked(capsys, tmp_path, *words)
+    (note,) = (note for note in found["notes"] if note["kind"] == "split")
+    assert note["items"] == ["train/000.tif"]
+    words[-1] = words[-1].replace("}", ", entry: '{place}/{id}.tif'}")
+    notes = checked(capsys, tmp_path, *words)["notes"]
+    assert [note["kind"] for note in notes] == ["unused"]
+
+
+def test_all_ids_without_a_scene_are_told_and_nothing_that_follows(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    recipe = write_many(tmp_path, 4)
+    scenes = "dataset.split={by: scene, pattern: '^(.)0[01]'}"
+    found = checked(capsys, tmp_path, str(recipe), "--set", scenes, code=3)
+    (problem,) = found["problems"]
+    assert "finds no scene in 2 ids: '002', '003'." in problem["text"]
+    assert not found["notes"]
+
+
+def test_the_archive_of_a_split_that_is_not_unpacked(tmp_path: Path, capsys: Capsys) -> None:
+    recipe = write_many(tmp_path, 1)
+    shutil.rmtree(tmp_path / "many/test")
+    (tmp_path / "many/test_with_labels.zip").touch()
+    (problem,) = problems(checked(capsys, tmp_path, str(recipe), code=3), "split")
+    assert problem["items"] == ["test"]
+    assert "test_with_labels.zip is there, perhaps not unpacked" in problem["hint"]
 
 
 def test_all_that_is_wrong_is_told_at_once(folder: Path, capsys: Capsys) -> None:
@@ -235,7 +290,7 @@ def test_all_that_is_wrong_is_told_at_once(folder: Path, capsys: Capsys) -> None
             "files": ["5_Labels_all/top_potsdam_2_13_label.tif"],
         }
     ]
-    assert "#123456: 2 pixels in 1 files, as 5_Labels_all/top_potsdam_2_13_label.tif" in said
+    assert "#123456: 2 pixels in 1 file, as 5_Labels_all/top_potsdam_2_13_label.tif" in said
     assert "4_Ortho_RGBIR/odd.tif" in json.dumps(found["notes"])
     assert all(problem["hint"] for problem in found["problems"])
 
@@ -266,6 +321,59 @@ def test_a_mask_that_is_none_has_too_many_labels_to_list(tmp_path: Path, capsys:
     found = checked(capsys, tmp_path, str(recipe), code=3)
     assert len(found["values"]["unknown"]) == 256
     assert "and 248 more" in problems(found, "class")[0]["text"]
+
+
+def test_labels_of_many_digits_are_told_in_full(tmp_path: Path, capsys: Capsys) -> None:
+    recipe = write_many(tmp_path, 1)
+    write_tif(tmp_path / "many/train/000_mask.tif", np.full((8, 8), 123_456_789, np.int32))
+    write_tif(tmp_path / "many/val/000_mask.tif", np.full((8, 8), 1.5, np.float32))
+    found = checked(capsys, tmp_path, str(recipe), code=3)
+    assert [each["label"] for each in found["values"]["unknown"]] == ["123456789", "1.5"]
+
+
+def test_images_without_a_value_and_masks_without_a_label(tmp_path: Path, capsys: Capsys) -> None:
+    recipe = write_many(tmp_path, 1)
+    for name in ("train", "val", "test"):
+        write_tif(tmp_path / f"many/{name}/000.tif", np.full((8, 8), np.nan, np.float32))
+    found = checked(capsys, tmp_path, str(recipe), code=3)
+    (problem,) = problems(found, "values")
+    assert problem["text"] == "Band pan has no value in any pixel: all is nodata or NaN."
+
+    recipe = write_many(tmp_path, 1)
+    for name in ("train", "val", "test"):
+        write_tif(tmp_path / f"many/{name}/000_mask.tif", np.zeros((8, 8), np.uint8), nodata=0)
+    found = checked(capsys, tmp_path, str(recipe), code=3)
+    (problem,) = problems(found, "values")
+    assert problem["text"] == "No pixel of the masks has a label."
+
+
+def test_numbers_too_large_for_training_are_no_data(tmp_path: Path, capsys: Capsys) -> None:
+    recipe = write_many(tmp_path, 2)
+    pixels = np.full((8, 8), 5.0)
+    pixels[0] = -1.7976931348623157e308
+    write_tif(tmp_path / "many/train/000.tif", pixels)
+    found = checked(capsys, tmp_path, str(recipe), "--stats")
+    (band,) = found["values"]["bands"]
+    assert band["min"] == 0
+    assert band["max"] == 5
+    assert band["nodata"] == pytest.approx(1 / 32)
+    assert found["statistics"]["pan"]["mean"] == pytest.approx((56 * 5 + 64) / 120, rel=1e-5)
+
+
+def test_a_size_that_no_image_has(tmp_path: Path, capsys: Capsys) -> None:
+    recipe = write_many(tmp_path, 1)
+    text = recipe.read_text().replace("{id}.tif", "{id}.vrt").replace("{id}_mask.tif", "{id}_m.vrt")
+    recipe.write_text(text)
+    for split, index in (("train", 0), ("val", 0), ("test", 0)):
+        for ending in ("", "_m"):
+            (tmp_path / f"many/{split}/{index:03}{ending}.vrt").write_text(
+                '<VRTDataset rasterXSize="2000000000" rasterYSize="2000000000">'
+                '<VRTRasterBand dataType="Byte" band="1"/></VRTDataset>'
+            )
+    found = checked(capsys, tmp_path, str(recipe), code=3)
+    said = {problem["text"] for problem in problems(found, "bands")}
+    assert len(said) == 6
+    assert all("2000000000 × 2000000000 pixels" in text for text in said)
 
 
 def test_unknown_colours_may_be_no_label(folder: Path, capsys: Capsys) -> None:
@@ -363,6 +471,17 @@ def test_a_size_that_the_recipe_states(whole: Path, capsys: Capsys) -> None:
     (problem,) = problems(found, "size")
     assert "Samples are of 32 × 32 pixels, the recipe says 256 × 256" in problem["text"]
     assert len(problem["items"]) == 24 * 3
+
+
+def test_of_a_sample_the_file_that_is_too_large_is_named(
+    whole: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    root = Path(shutil.copytree(whole / "sen12ms", tmp_path / "sen12ms"))
+    mask = next(root.rglob("*_lc_*.tif"))
+    write_tif(mask, np.ones((4, 40, 32), np.uint16))
+    found = checked(capsys, tmp_path, "sen12ms", "--set", "dataset.shape=[32, 32]", code=3)
+    (problem,) = problems(found, "size")
+    assert problem["items"] == [mask.relative_to(root).as_posix()]
 
 
 # --------------------------------------------------------------------------- as typed

@@ -227,6 +227,13 @@ def test_parts_of_an_archive_are_unpacked_as_one(server, recipe, download, root,
     assert download(recipe(spec), "--json") == 0
 
 
+def test_a_tar_that_ends_in_a_zip_is_unpacked_as_what_it_is(server, recipe, download, root):
+    inner = zipped({"images/b_1.tif": b"b"})
+    server.files = {"all.tar": tarred({"images/a_1.tif": b"a", "more.zip": inner}, mode="w")}
+    assert download(recipe({"url": server.url("all.tar")})) == 0
+    assert tree(root) == {"images/a_1.tif": b"a", "more.zip": inner}
+
+
 def test_parts_of_another_file_are_joined(server, recipe, download, root):
     server.files = {"table.csv.001": b"one,", "table.csv.002": b"two\n"}
     urls = [server.url(name) for name in server.files]
@@ -450,6 +457,14 @@ def test_a_file_that_cannot_be_had_is_told_before_any_other_comes(
     assert download(name) == 3
     assert words in capsys.readouterr().err
     assert not root.exists()
+
+
+def test_an_address_that_is_handed_on_in_a_circle(server, recipe, download, capsys):
+    server.redirect = {"a.zip": "/a.zip"}
+    assert download(recipe({"url": server.url("a.zip")})) == 3
+    said = capsys.readouterr().err.splitlines()
+    (line,) = (line for line in said if "is not there (302" in line)
+    assert line.endswith(").")
 
 
 def test_without_a_network_it_says_so(recipe, download, root, capsys):

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from eosfm_cli.commands.app import main
 from eosfm_cli.data.datamodule import TileDataModule, build_datamodule
+from eosfm_cli.data.stamps import Stamps
 from eosfm_cli.ensemble.bundle import read_model, write_ensemble
 from eosfm_cli.ensemble.encoder import EnsembleEncoder
 from eosfm_cli.ensemble.specialist import Specialist, build_backbone
@@ -217,6 +218,28 @@ def test_keys_tell_apart_whatever_changes_features(root: Path, data: TileDataMod
     assert tiles_key(data_of(root, recipe_of(fit={"seed": 1, "lr": 0.5})), "train") == key
     os.utime(root / "data/images/a.tif", (1, 1))
     assert tiles_key(data, "train") != key
+
+
+def test_keys_depend_on_all_files_that_pixels_come_from(root: Path, data: TileDataModule) -> None:
+    seen = {tiles_key(data, "train")}
+    image = root / "data/images/a.tif"
+    for ending in (".aux.xml", ".msk"):
+        image.with_name(f"a.tif{ending}").touch()
+        seen.add(tiles_key(data, "train"))
+    assert len(seen) == 3
+
+    source = image.rename(root / "whole.tif")
+    inner, outer = root / "inner.vrt", image.with_suffix(".vrt")
+    for vrt, of in ((inner, source), (outer, inner)):
+        vrt.write_text(
+            '<VRTDataset rasterXSize="8" rasterYSize="8"><VRTRasterBand dataType="Byte" band="1">'
+            f"<SimpleSource><SourceFilename>{of}</SourceFilename></SimpleSource>"
+            "</VRTRasterBand></VRTDataset>"
+        )
+    stamps = Stamps().of(outer)
+    assert [path for path, *_ in stamps] == [str(outer), str(inner), str(source)]
+    os.utime(source, (1, 1))
+    assert Stamps().of(outer) != stamps
 
 
 def test_crops_drawn_by_label_depend_on_whose_labels_count(tmp_path: Path) -> None:

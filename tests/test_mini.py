@@ -9,6 +9,7 @@ import pytest
 import rasterio
 
 from eosfm_cli.bands import band_name
+from eosfm_cli.data import mini
 from eosfm_cli.data.datamodule import build_datamodule
 from eosfm_cli.data.landscape import Cover
 from eosfm_cli.data.mini import make_mini, mapping_scene
@@ -54,6 +55,13 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError) as caught:
         make_mini(tmp_path / "file" / "mini")
     assert "--data-root" in caught.value.hint
+
+
+def test_a_disk_that_is_too_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mini, "_BYTES", 10**18)
+    with pytest.raises(OutputError, match=r"are needed in .* are free"):
+        make_mini(tmp_path / "mini")
+    assert not list(tmp_path.iterdir())
 
 
 def test_scenes_are_georeferenced_apart_and_hold_all_classes(data_root: Path) -> None:

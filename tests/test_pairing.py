@@ -168,7 +168,7 @@ def test_a_field_may_be_told_by_an_expression(root: Path) -> None:
     listener = Listener()
     source = opened(recipe(images, fields={"year": r"\d{4}"}), root, listener)
     assert names(source) == [["all/2020_a_x.tif"]]
-    assert "1 files stand among the samples" in listener.warnings[0]
+    assert "1 file among the samples left out" in listener.warnings[0]
     assert "all/last_a_x.tif" in listener.warnings[0]
 
 
@@ -187,7 +187,7 @@ def test_files_that_belong_there_are_not_told(root: Path) -> None:
     images = {"pan": {"path": "{id}/pan_{id}.tif", "bands": ["pan"]}}
     listener = Listener()
     opened(recipe(images), root, listener)
-    assert "3 files stand among the samples" in listener.warnings.pop()
+    assert "3 files among the samples left out" in listener.warnings.pop()
     opened(recipe(images, others=["{id}/cloud_{id}.tif"]), root, listener)
     assert not listener.warnings
 
@@ -322,7 +322,7 @@ def test_a_share_of_the_training_folder_validates(scene: dict[str, str], folders
 
 def test_a_share_needs_scenes(folders: Path) -> None:
     assert "too few" in refused(by_folder(pattern="^()"), folders)
-    assert "finds no scene in the id '0_0'" in refused(by_folder(pattern="^(x)"), folders)
+    assert "finds no scene in 10 ids: '0_0'" in refused(by_folder(pattern="^(x)"), folders)
     assert "the folder 'none' holds nothing" in refused(by_folder(test="none"), folders)
 
 
@@ -332,7 +332,7 @@ def test_incomplete_samples_may_be_left_out(folders: Path) -> None:
     listener = Listener()
     source = opened(by_folder(absent="skip"), folders, listener)
     assert sum(len(part) for part in source.samples.values()) == 11
-    assert "1 listed samples lack a file and are left out" in listener.warnings[0]
+    assert "1 listed sample left out for lack of a file" in listener.warnings[0]
 
 
 # --------------------------------------------------------------------------- all problems at once

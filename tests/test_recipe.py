@@ -404,6 +404,13 @@ def test_an_image_may_be_called_what_it_likes(load: Any) -> None:
         load(text)
 
 
+@pytest.mark.parametrize("name", ["EuroSAT", "SEN12MS_ALL"])
+def test_a_datasets_own_spelling_finds_its_recipe(name: str) -> None:
+    meant = name.lower().replace("_", "-")
+    with pytest.raises(RecipeError, match=f"Did you mean '{meant}'"):
+        load_recipe(name)
+
+
 def test_a_mistake_in_a_variant_has_the_variants_line(load: Any) -> None:
     text = f"{BASE}variants:\n  rgb:\n    tile:\n      size: 33\n"
     with pytest.raises(RecipeError, match=f"line {END + 3}: tile.size: should be a multiple"):

@@ -290,6 +290,18 @@ def test_areas_divide_the_labels_of_one_image(tmp_path: Path) -> None:
     assert sorted(n for areas in seen.values() for n in areas) == list(range(1, 10))
 
 
+def test_other_areas_are_other_data_to_a_run_that_goes_on(tmp_path: Path) -> None:
+    recipe = area_data(tmp_path / "data")
+    split = recipe.dataset.split
+    facts = []
+    for seed in (0, 0, 1):
+        dataset = {"split": split.model_copy(update={"seed": seed})}
+        other = recipe.model_copy(update={"dataset": recipe.dataset.model_copy(update=dataset)})
+        data = build_datamodule(other, tmp_path, spec=other.training, progress=Silent())
+        facts.append(data.facts)
+    assert facts[0] == facts[1] != facts[2]
+
+
 @pytest.mark.parametrize("train", ["grid", "random"])
 def test_tiles_without_a_label_are_left_out(
     tmp_path: Path, train: str, monkeypatch: pytest.MonkeyPatch
@@ -362,7 +374,7 @@ def test_a_sample_may_be_a_part_of_its_files(tmp_path: Path) -> None:
     assert np.array_equal(BandReader(recipe).read(part, tile)[0], there)
     assert np.array_equal(LabelReader(recipe).read(part, tile), there[0] % 2)
     write_tif(root / "masks/a.tif", np.zeros((26, 48), np.uint8))
-    with pytest.raises(DataError, match=r"masks/a\.tif has 48 × 26 pixels.*sample a reaches"):
+    with pytest.raises(DataError, match=r"masks/a\.tif has 48 × 26 pixels.*does not show all"):
         LabelReader(recipe).read(part, tile)
 
 
@@ -421,6 +433,10 @@ def test_what_was_blank_is_remembered(tmp_path: Path, monkeypatch: pytest.Monkey
     assert left() == ["a", "b"]
     pixels = np.full((3, 20, 20), 255, np.uint8)
     write_tif(tmp_path / "data/images/b.tif", pixels)
+    assert left() == ["a"]
+    kept.write_text(kept.read_text().replace("1.0]", "0.01]"))
+    assert left() == ["a", "b"]
+    (tmp_path / "data/images/b.tif.msk").touch()  # what lies beside a file counts
     assert left() == ["a"]
     kept.write_text("{")
     assert left() == ["a"]

@@ -118,7 +118,7 @@ def test_a_parquet_table_has_lists_and_splits(tmp_path: Path) -> None:
         "train": ["a"], "val": ["b"], "test": ["c"],
     }  # fmt: skip
     assert labels_of(recipe, tmp_path) == WANTED
-    assert told.warned == ["1 samples on disk are in no split: d."]
+    assert told.warned == ["1 sample on disk in no split: d."]
 
 
 def test_ids_keep_their_zeros(tmp_path: Path) -> None:
@@ -130,13 +130,13 @@ def test_ids_keep_their_zeros(tmp_path: Path) -> None:
 
 
 BAD_TABLES = {
-    "no row": ("id,labels\na,water\nb,water\n", "1 samples have no row: c"),
-    "no image": ("id,labels\na,water\nb,\nc,\nd,\n", "1 rows have no files on disk: d"),
+    "no row": ("id,labels\na,water\nb,water\n", "1 sample without a row: c"),
+    "no image": ("id,labels\na,water\nb,\nc,\nd,\n", "1 row without files on disk: d"),
     "unknown": (
         "id,labels\na,watr\nb,sea\nc,sea\n",
-        "'sea' in 2 rows.*'watr' in 1 rows, is it meant to be 'water'",
+        "'sea' in 2 rows.*'watr' in 1 row, is it meant to be 'water'",
     ),
-    "twice": ("id,labels\na,water\na,\nb,\nc,\n", "1 samples have more than one row.*: a"),
+    "twice": ("id,labels\na,water\na,\nb,\nc,\n", "1 sample with more than one row.*: a"),
     "no column": ("id,label\na,water\n", "no column 'labels'. Did you mean 'label'"),
     "empty": ("", "no column 'id', 'labels'"),
     "too many cells": ("id,labels\na,water,wood\nb,\nc,\n", "line 2 has 3 cells, the heading 2"),
@@ -173,7 +173,7 @@ def test_rows_without_images_can_be_skipped(tmp_path: Path) -> None:
     for name in "abc":
         write_tif(tmp_path / "masks" / f"{name}.tif", np.zeros((32, 32), np.uint8))
     recipe = folder_recipe(dataset={"labels": labels, "split": BY_COLUMN})
-    with pytest.raises(DataError, match="1 rows have no files on disk: d"):
+    with pytest.raises(DataError, match="1 row without files on disk: d"):
         read_folder(recipe, tmp_path, Silent())
     told = Told()
     recipe = folder_recipe(dataset={"labels": labels, "split": {**BY_COLUMN, "absent": "skip"}})

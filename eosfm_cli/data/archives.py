@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -45,7 +46,7 @@ def packed(folder: Path, wanted: Iterable[str], *, others: bool = True) -> list[
         wanted: Paths that are missing.
         others: Where none is named like those paths, take all that have no folder of their name.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder) or not os.access(folder, os.R_OK | os.X_OK):
         return []
     there = sorted(p.name for p in folder.iterdir() if _ARCHIVE.fullmatch(p.name))
     starts = {PurePosixPath(path).parts[0].lower() for path in wanted if "/" in path}

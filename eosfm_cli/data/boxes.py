@@ -14,6 +14,7 @@ from eosfm_cli.data.splits import Key
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe
+from eosfm_cli.words import counted
 
 _MOST_BYTES = 2**24
 """Longer files are no list of an image's objects."""
@@ -86,7 +87,7 @@ def _unlisted(unknown: Mapping[str, int], classes: Mapping[str, int]) -> Problem
     for name, count in sorted(unknown.items(), key=lambda item: -item[1])[:8]:
         near = nearest_word(name, classes)
         meant = f", is it meant to be {near!r}?" if near else ""
-        lines.append(f"  {name!r} in {count} files{meant}")
+        lines.append(f"  {name!r} in {counted(count, 'file')}{meant}")
     more = [f"  and {len(unknown) - 8} more"] if len(unknown) > 8 else []
     return Problem(
         "class",

@@ -13,7 +13,7 @@ import numpy as np
 from eosfm_cli.data.band_reader import BandReader
 from eosfm_cli.data.folder import Sample
 from eosfm_cli.data.label_reader import NO_VALUE, LabelReader
-from eosfm_cli.data.labels import UNKNOWN
+from eosfm_cli.data.labels import UNKNOWN, written
 from eosfm_cli.data.problems import Problem
 from eosfm_cli.data.splits import SPLIT_NAMES, SplitName
 from eosfm_cli.data.statistics import Moments
@@ -266,7 +266,7 @@ class _Look:
     def unknown_labels(self) -> Iterator[UnknownLabel]:
         """Labels of no class, the most frequent first."""
         for raw, files in sorted(self._unknown.items(), key=lambda item: -sum(item[1].values())):
-            label = f"#{raw:06x}" if self._recipe.by_colour else f"{raw:g}"
+            label = written(raw, as_colour=self._recipe.by_colour)
             yield UnknownLabel(label, sum(files.values()), tuple(sorted(files)))
 
     @property

@@ -14,6 +14,7 @@ from eosfm_cli.data.problems import Problem, Report
 from eosfm_cli.data.splits import SPLIT_NAMES, Key, few
 from eosfm_cli.data.templates import read_fields
 from eosfm_cli.recipe import Recipe, Split, fill_template
+from eosfm_cli.words import counted
 
 Lacking = Mapping[Key, list[tuple[str, ...]]]
 """Sample -> of each file that it should have and does not, the paths where it could be."""
@@ -86,10 +87,21 @@ def _absent_folders(wanted: Iterable[str], root: Path) -> list[str]:
         for top, count in sorted(tops.items())
         if "{" not in top and not (root / top).is_dir()
     }
-    return [f"  {top}/ is not there: {count} samples" for top, count in missing.items()]
+    return [f"  {top}/ is not there: {counted(count, 'sample')}" for top, count in missing.items()]
 
 
 # --------------------------------------------------------------------------- incomplete
+
+
+def whole_samples(
+    rows: Mapping[Key, Files],
+    sources: Sequence[Source],
+    recipe: Recipe,
+    image_of: Mapping[Key, Key],
+) -> set[Key]:
+    """The samples that lack no file; the arguments are those of `complete`."""
+    lacking = _lacking_of(recipe, sources)
+    return {key for key, files in rows.items() if not lacking(files, image_of.get(key, key))}
 
 
 def complete(
@@ -124,7 +136,7 @@ def complete(
         for name in SPLIT_NAMES
     }
     if all(keys.values()):  # or that has been reported
-        report_empty(kept, split, len(rows), report)
+        report_empty(kept, split, root, len(rows), report)
     return kept
 
 
@@ -182,7 +194,7 @@ def _filled(source: Source, fields: Mapping[str, str]) -> tuple[str, ...]:
 
 def _left_out(lacks: Lacking) -> Problem:
     text = (
-        f"{len(lacks)} listed samples lack a file and are left out: "
+        f"{counted(len(lacks), 'listed sample')} left out for lack of a file: "
         f"{few([f'{key.id} ({paths[0][0]})' for key, paths in lacks.items()], 3)}."
     )
     return Problem("unpaired", text, _items(lacks), is_note=True)
@@ -197,7 +209,7 @@ def _incomplete(lacks: Lacking, split: Split, root: Path) -> Problem:
     wanted = (path for files in lacks.values() for paths in files for path in paths)
     return Problem(
         "unpaired",
-        "\n".join([f"{len(lacks)} samples are incomplete:", *lines[:5], *more]),
+        "\n".join([f"{counted(len(lacks), 'sample')} incomplete:", *lines[:5], *more]),
         _items(lacks),
         unpack_advice(root, wanted) or (_SKIP if hasattr(split, "absent") else _TIDY),
     )
@@ -212,5 +224,5 @@ def tell_unused(rows: Iterable[Key], keys: Division, report: Report) -> None:
     used = set(all_keys(keys))
     unused = sorted(key.id for key in rows if key not in used)
     if unused:
-        text = f"{len(unused)} samples on disk are in no split: {few(unused)}."
+        text = f"{counted(len(unused), 'sample')} on disk in no split: {few(unused)}."
         report(Problem("unused", text, tuple(unused), is_note=True))

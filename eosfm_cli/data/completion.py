@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from eosfm_cli.data.problems import Problem, Report
 from eosfm_cli.data.splits import few
 from eosfm_cli.data.table import Table
+from eosfm_cli.words import counted
 
 _RASTERS = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".npy"}
 
@@ -52,7 +53,8 @@ class Completion:
         """Report files whose rows say otherwise of a field than their paths."""
         if self._contradicting:
             said = list(self._contradicting.values())
-            text = f"{len(said)} rows of {self._table.place} contradict paths: {few(said, 3)}."
+            rows = counted(len(said), "row")
+            text = f"{rows} of {self._table.place} against what paths say: {few(said, 3)}."
             hint = (
                 "Files may be in a wrong folder; or take the column out of dataset.labels.fields."
             )

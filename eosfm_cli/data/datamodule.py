@@ -198,6 +198,8 @@ class TileDataModule(LightningDataModule):
                 place = sample.place.relative_to(self.source.root)
                 window = f" {sample.window}" if sample.window else ""
                 digest.update(os.fsencode(f"{name} {place.as_posix()}{window}\n"))
+            if self.source.areas:
+                digest.update(f"{name} {sorted(self.source.areas[name])}\n".encode())
         return {"tiles": self.tile_counts, "samples": digest.hexdigest()}
 
     def train_dataloader(self) -> TileLoader:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from eosfm_cli.data.archives import unpack_advice
 from eosfm_cli.data.lists import Absent, answering, owners, read_lists
 from eosfm_cli.data.problems import Problem, Report
 from eosfm_cli.data.scenes import Shared, drawn_scenes, scenes_of
@@ -19,13 +20,15 @@ from eosfm_cli.recipe import (
     SceneSplit,
     Split,
 )
+from eosfm_cli.words import counted
 
 Division = dict[SplitName, list[Key]]
 """The samples of each split."""
 
 
 def _refuse(problem: Problem) -> None:
-    raise problem.error()
+    if not problem.is_note:
+        raise problem.error()
 
 
 def divide(
@@ -35,6 +38,7 @@ def divide(
     absent: Absent,
     *,
     column: Mapping[str, SplitName] | None = None,
+    whole: Collection[Key] | None = None,
     report: Report = _refuse,
 ) -> Division:
     """Assign samples to splits; the same ones on every machine and in every run.
@@ -45,6 +49,7 @@ def divide(
         root: Where text files with lists are.
         absent: Told what lists name and is not there.
         column: What a table says of each row that is in a split.
+        whole: The samples that shares are drawn from, where others lack files; all if not given.
         report: Told of splits that are empty or overlap, and of what they name and is not there.
 
     Returns:
@@ -55,17 +60,26 @@ def divide(
         DataError: A sample's scene cannot be told.
     """
     ordered = sorted(keys)
-    found = _assigned(ordered, split, root, absent, column or {}, report)
+    drawn_from = _those_in(whole, ordered)
+    found = _assigned(ordered, drawn_from, split, root, absent, column or {}, report)
     if isinstance(split, Shared) and isinstance(split.val, float):
-        found["val"] = drawn_scenes(found["train"], split, split.val)
+        found["val"] = drawn_scenes(_those_in(whole, found["train"]), split, split.val)
         held_out = set(found["val"])
         found["train"] = [key for key in found["train"] if key not in held_out]
-    report_empty(found, split, len(ordered), report)
+    report_empty(found, split, root, len(ordered), report)
     return found
 
 
+def _those_in(whole: Collection[Key] | None, keys: Sequence[Key]) -> Sequence[Key]:
+    return keys if whole is None else [key for key in keys if key in whole]
+
+
 def report_empty(
-    found: Mapping[SplitName, Sequence[Key]], split: Split, count: int, report: Report
+    found: Mapping[SplitName, Sequence[Key]],
+    split: Split,
+    root: Path,
+    count: int,
+    report: Report,
 ) -> None:
     """Report each split that has no samples: nothing to train on, to validate or to test."""
     for name in SPLIT_NAMES:
@@ -73,15 +87,18 @@ def report_empty(
             drawn = name == "val" or (name == "train" and bool(found["val"]))
             reason = _too_few(split) if drawn else None
             text = (
-                f"The {name} split is empty: {reason or _reason(split, name)} ({count} samples on "
-                "disk)."
+                f"The {name} split is empty: {reason or _reason(split, name)} "
+                f"({counted(count, 'sample')} on disk)."
             )
-            hint = "Change dataset.split in the recipe, or add data."
+            folder = getattr(split, name) if isinstance(split, FolderSplit) else None
+            advice = unpack_advice(root, [f"{folder}/"]) if isinstance(folder, str) else None
+            hint = advice or "Change dataset.split in the recipe, or add data."
             report(Problem("split", text, (name,), hint))
 
 
 def _assigned(
     keys: Sequence[Key],
+    drawn_from: Sequence[Key],
     split: Split,
     root: Path,
     absent: Absent,
@@ -95,9 +112,9 @@ def _assigned(
             listed = read_lists(split, root, report)
             return _owned(keys, owners(answering(keys, split.entry), listed, absent, report))
         case SceneSplit():
-            return _by_scene(keys, split, report)
+            return _sorted_out(keys, _held_out_by_scene(drawn_from, split, report))
         case FractionSplit():
-            val, test = draw(keys, split.val, split.test, split.seed)
+            val, test = draw(drawn_from, split.val, split.test, split.seed)
             return _sorted_out(keys, {**dict.fromkeys(val, "val"), **dict.fromkeys(test, "test")})
         case FolderSplit():
             return _by_folder(keys, split, report)
@@ -105,7 +122,7 @@ def _assigned(
             return {name: list(keys) for name in SPLIT_NAMES}
 
 
-def _sorted_out(keys: Iterable[Key], held_out: Mapping[Key, str]) -> Division:
+def _sorted_out(keys: Iterable[Key], held_out: Mapping[Key, SplitName]) -> Division:
     found: Division = {name: [] for name in SPLIT_NAMES}
     for key in keys:
         found[held_out.get(key, "train")].append(key)
@@ -149,18 +166,30 @@ def _by_folder(keys: Sequence[Key], split: FolderSplit, report: Report) -> Divis
     }
 
 
-def _by_scene(keys: Sequence[Key], split: SceneSplit, report: Report) -> Division:
+def _held_out_by_scene(
+    keys: Sequence[Key], split: SceneSplit, report: Report
+) -> dict[Key, SplitName]:
     scene_of = scenes_of(keys, split)
     scenes = sorted(set(scene_of.values()))
     named = [name for part in (split.val, split.test) if isinstance(part, tuple) for name in part]
     if missing := sorted(set(named) - set(scenes)):
-        text = f"dataset.split names scenes that are not there: {few(missing)}."
-        report(Problem("absent", text, tuple(missing), f"Scenes found: {few(scenes)}."))
+        report(_absent_scenes(missing, scenes, split))
     if len(set(named)) < len(named):
         raise DataError("Splits overlap: dataset.split names a scene in both val and test.")
     val, test = draw(scenes, split.val, split.test, split.seed)
-    held_out = {**dict.fromkeys(val, "val"), **dict.fromkeys(test, "test")}
-    return _sorted_out(keys, {k: held_out[s] for k, s in scene_of.items() if s in held_out})
+    held_out: dict[str, SplitName] = {**dict.fromkeys(val, "val"), **dict.fromkeys(test, "test")}
+    return {key: held_out[scene] for key, scene in scene_of.items() if scene in held_out}
+
+
+def _absent_scenes(missing: Sequence[str], scenes: Sequence[str], split: SceneSplit) -> Problem:
+    """What is said of scenes that the recipe names and of which there is no sample."""
+    text = f"dataset.split names scenes that are not there: {few(missing)}"
+    if split.absent == "skip":
+        return Problem("absent", f"{text}; they are left out.", tuple(missing), is_note=True)
+    hint = f"Scenes found: {few(scenes) or 'none'}."
+    if scenes:
+        hint += " To go on without the others: --set dataset.split.absent=skip"
+    return Problem("absent", f"{text}.", tuple(missing), hint)
 
 
 def _too_few(split: Split) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from eosfm_cli import __version__
 from eosfm_cli.data.reader import plain_images_allowed
+from eosfm_cli.data.stamps import Stamps
 from eosfm_cli.errors import EosfmError
 from eosfm_cli.progress import Progress
 from eosfm_cli.run_dir import write_text
@@ -28,7 +29,7 @@ _READERS = 4
 _BATCH = 64
 """Samples that a thread takes at a time."""
 
-Stamp = list[list[int]]
+Written = list[list[int]]
 """Size and time of change of each file."""
 
 
@@ -58,10 +59,8 @@ def find_in_samples(
     keeps = len(files) >= keep_from
     place = _place(setting)
     kept = _read(place) if keeps else {}
-    stamps = {name: _stamp(paths) for name, paths in files.items()}
-    found = {
-        name: kept[name][1] for name in files if name in kept and kept[name][0] == stamps[name]
-    }
+    stamps = _stamps(files) if keeps else {}
+    found = {name: kept[name][1] for name in kept if kept[name][0] == stamps.get(name)}
     names = [name for name in files if name not in found]
     if not names:
         return found
@@ -85,16 +84,13 @@ def find_in_samples(
     return found
 
 
-def _stamp(paths: Sequence[Path]) -> Stamp:
-    return [_status(path) for path in paths]
-
-
-def _status(path: Path) -> list[int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return [-1, -1]  # whoever reads it says what is wrong
-    return [status.st_size, status.st_mtime_ns]
+def _stamps(files: Mapping[str, Sequence[Path]]) -> dict[str, Written]:
+    """Of each sample the stamps of its files, as JSON gives them back."""
+    stamps = Stamps()
+    return {
+        name: [[size, changed_ns] for path in paths for _, size, changed_ns in stamps.of(path)]
+        for name, paths in files.items()
+    }
 
 
 def _place(setting: tuple[object, ...]) -> Path:
@@ -107,7 +103,7 @@ def _place(setting: tuple[object, ...]) -> Path:
     return cache / "eosfm" / "findings" / f"{name}.json"
 
 
-def _read(place: Path) -> dict[str, tuple[Stamp, Any]]:
+def _read(place: Path) -> dict[str, tuple[Written, Any]]:
     """What was kept; nothing where there is no such file or it is damaged."""
     try:
         raw = json.loads(place.read_text(encoding="utf-8"))

@@ -10,6 +10,10 @@ from eosfm_cli.data.reader import Header
 from eosfm_cli.data.resampling import Shape, covers
 from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import ImageFile, Recipe
+from eosfm_cli.words import counted
+
+_MOST_PIXELS = 2**38
+"""Of more, the mere list of windows would fill the memory."""
 
 
 def finest(headers: Iterable[Header]) -> Shape:
@@ -27,7 +31,7 @@ def check_image(path: Path, header: Header, file: ImageFile, recipe: Recipe) -> 
     enough = header.count > len(bands) and (file.image.more_bands or file.image.spellings)
     if header.count != len(bands) and not enough:
         raise DataError(
-            f"{path} has {header.count} bands, the recipe names {len(bands)}: {', '.join(bands)}.",
+            f"{path} has {_bands(header)}, the recipe names {len(bands)}: {', '.join(bands)}.",
             hint="dataset.images names every band of the file, in file order; choose among them "
             "with the recipe's 'bands'.",
         )
@@ -37,7 +41,11 @@ def check_image(path: Path, header: Header, file: ImageFile, recipe: Recipe) -> 
             hint="Say what to make of them, as in 'series: {take: median}' in the recipe's "
             "dataset.",
         )
-    _refuse_complex(path, header)
+    _refuse_unreadable(path, header)
+
+
+def _bands(header: Header) -> str:
+    return counted(header.count, "band")
 
 
 def check_size(
@@ -87,12 +95,12 @@ def check_mask(path: Path, header: Header, recipe: Recipe) -> None:
         DataError: The band that holds them is missing, or it holds no labels.
     """
     masks = recipe.dataset.masks
-    _refuse_complex(path, header)
+    _refuse_unreadable(path, header)
     if masks.encoding == "colours":
         _check_colours(path, header)
     elif masks.band > header.count:
         raise DataError(
-            f"{path} has {header.count} bands; the recipe takes labels from band {masks.band}.",
+            f"{path} has {_bands(header)}; the recipe takes labels from band {masks.band}.",
             hint="Change dataset.masks.band in the recipe.",
         )
     if header.dates > 1:
@@ -109,7 +117,7 @@ def check_areas(path: Path, header: Header) -> None:
     """
     if header.count != 1 or header.dates != 1 or "int" not in header.dtypes[0]:
         raise DataError(
-            f"{path} has {header.count} bands of {header.dtypes[0]}; areas are read from one band "
+            f"{path} has {_bands(header)} of {header.dtypes[0]}; areas are read from one band "
             "of whole numbers.",
             hint="dataset.split.path is a raster with the number of an area in each pixel, 0 "
             "where there is none.",
@@ -119,13 +127,20 @@ def check_areas(path: Path, header: Header) -> None:
 def _check_colours(path: Path, header: Header) -> None:
     if header.count < 3 or set(header.dtypes[:3]) != {"uint8"}:
         raise DataError(
-            f"{path} has {header.count} bands of {', '.join(sorted(set(header.dtypes)))}; label "
+            f"{path} has {_bands(header)} of {', '.join(sorted(set(header.dtypes)))}; label "
             "colours are read from three bands of uint8.",
             hint="Where a band holds class numbers, set 'encoding: values' in dataset.masks.",
         )
 
 
-def _refuse_complex(path: Path, header: Header) -> None:
+def _refuse_unreadable(path: Path, header: Header) -> None:
+    """Refuse what cannot be gone through by windows of numbers."""
+    if header.height * header.width > _MOST_PIXELS:
+        raise DataError(
+            f"{path} says that it has {header.width} × {header.height} pixels (width × height), "
+            "too many for an image.",
+            hint="It may be damaged: get it again. Of a mosaic of half the world, cut out parts.",
+        )
     if any("complex" in dtype for dtype in header.dtypes):
         raise DataError(
             f"{path} holds complex numbers.", hint="Convert it to amplitude, intensity or decibel."

@@ -13,15 +13,22 @@ from typing import TypeVar
 from eosfm_cli.bands import nearest_word
 from eosfm_cli.data.areas import draw_areas
 from eosfm_cli.data.boxes import read_boxes
-from eosfm_cli.data.completeness import absent_listener, all_keys, complete, goes_on, tell_unused
+from eosfm_cli.data.completeness import (
+    absent_listener,
+    all_keys,
+    complete,
+    goes_on,
+    tell_unused,
+    whole_samples,
+)
 from eosfm_cli.data.completion import Completion
 from eosfm_cli.data.division import Division, divide, named_scenes
 from eosfm_cli.data.header_checks import HeaderCheck, Headers, Shape, rasters_of, readable
-from eosfm_cli.data.kinds import AREAS, BOXES, MASKS, Files, used_files
+from eosfm_cli.data.kinds import AREAS, BOXES, MASKS, Files, Source, used_files
 from eosfm_cli.data.labels import named_classes
 from eosfm_cli.data.pairing import Paired, pair_files
 from eosfm_cli.data.problems import Collected, Kind, Problem, Refused, Report, problem_of, refusing
-from eosfm_cli.data.row_windows import window_in, windows_of
+from eosfm_cli.data.row_windows import same_ground, window_in, windows_of
 from eosfm_cli.data.sample import Areas, FolderSource, Label, Packing, Sample
 from eosfm_cli.data.splits import SPLIT_NAMES, Key, SplitName, few
 from eosfm_cli.data.table import Table, check_rows, read_table
@@ -29,8 +36,9 @@ from eosfm_cli.data.table_files import Bounds
 from eosfm_cli.data.templates import Listing
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress
-from eosfm_cli.recipe import AreaSplit, Recipe
+from eosfm_cli.recipe import AreaSplit, ColumnSplit, Recipe
 from eosfm_cli.tiling import Tile
+from eosfm_cli.words import counted
 
 _Result = TypeVar("_Result")
 
@@ -43,6 +51,8 @@ class FolderSurvey:
     """Name of a source, as in `used_files` -> the files that its paths describe."""
     rows: Mapping[Key, Files]
     """The files of each sample, some incomplete."""
+    samples: int
+    """How many samples there are, in a split or not."""
     splits: Mapping[SplitName, tuple[Key, ...]]
     """The complete samples of each split."""
     source: FolderSource
@@ -129,6 +139,7 @@ class _Survey:
         self._headers: Headers = {}
         self._bounds: Mapping[Key, Bounds] = {}
         self._image_of: Mapping[Key, Key] = {}
+        self._unlisted = 0
 
     def all(self) -> FolderSurvey:
         """What is there."""
@@ -137,16 +148,22 @@ class _Survey:
         paired = self._tried("damaged", lambda: self._paired(table)) or Paired({}, {})
         rows, table = self._windowed(paired.rows, table)
         rows = self._listed(rows, table)
-        keys = self._divided(rows, table)
-        tell_unused(rows, keys, report)
         there = [s for s in used_files(recipe).values() if _are_there(s.name, paired.listings)]
+        keys = self._divided(rows, there, table)
         keys = complete(rows, keys, there, recipe, root, report, self._image_of)
         labels = self._labels(rows, all_keys(keys), table)
         samples = self._samples(rows, keys, labels, table)
         source = FolderSource(root, samples, self._areas(samples))
         splits = {name: tuple(keys[name]) for name in SPLIT_NAMES}
-        problems = report.problems if isinstance(report, Collected) else ()
-        return FolderSurvey(paired.listings, paired.rows, splits, source, self._headers, problems)
+        return FolderSurvey(
+            listings=paired.listings,
+            rows=paired.rows,
+            samples=len(rows) + self._unlisted,
+            splits=splits,
+            source=source,
+            headers=self._headers,
+            problems=report.problems if isinstance(report, Collected) else (),
+        )
 
     def _tried(self, kind: Kind, work: Callable[[], _Result]) -> _Result | None:
         try:
@@ -182,34 +199,45 @@ class _Survey:
         if bare := [key for key in rows if key not in kept]:
             # Without a row, the files of one sample may not have found each other.
             per_source = Counter(name for key in bare for name in rows[key])
+            self._unlisted = max(per_source.values())
             ids = sorted(key.id for key in bare)
             text = (
-                f"{max(per_source.values())} samples on disk have no row in {table.place} and are "
+                f"{counted(self._unlisted, 'sample')} on disk without a row in {table.place}, "
                 f"left out: {few(ids)}."
             )
             self._report(Problem("table", text, tuple(ids), is_note=True))
         return {key: files for key, files in rows.items() if key in kept}
 
-    def _divided(self, rows: Mapping[Key, Files], table: Table | None) -> Division:
+    def _divided(
+        self, rows: Mapping[Key, Files], there: Sequence[Source], table: Table | None
+    ) -> Division:
         """The samples of each split, each with its row where there is a table."""
+        nobody: Division = {name: [] for name in SPLIT_NAMES}
+        if table is None and _is_by_table(self._recipe):
+            return nobody  # why it cannot be read has been told
         split, everybody = self._recipe.dataset.split, sorted(rows)
         first = table is not None and (table.by_split or bool(table.field_names))
         if first:
-            self._check_rows(table, everybody, everybody)
+            self._check_rows(table, rows, everybody)
         listener = absent_listener(self._recipe, self._root, self._report)
         column = table.splits if table else None
-        nobody: Division = {name: [] for name in SPLIT_NAMES}
+        partial = goes_on(split)
+        whole = whole_samples(rows, there, self._recipe, self._image_of) if partial else None
         keys = self._tried(
             "split",
-            lambda: divide(rows, split, self._root, listener, column=column, report=self._report),
+            lambda: divide(
+                rows, split, self._root, listener, column=column, whole=whole, report=self._report
+            ),
         )
         if table is not None and not first:
-            self._check_rows(table, everybody, all_keys(keys or nobody))
+            self._check_rows(table, rows, all_keys(keys or nobody))
+        if keys is not None:  # or it is not known which are in a split
+            tell_unused(rows, keys, self._report)
         return keys or nobody
 
-    def _check_rows(self, table: Table, keys: Sequence[Key], used: Sequence[Key]) -> None:
+    def _check_rows(self, table: Table, rows: Mapping[Key, Files], used: Sequence[Key]) -> None:
         partial = goes_on(self._recipe.dataset.split)
-        check_rows(table, keys, used, self._report, partial=partial)
+        check_rows(table, rows, used, self._report, partial=partial)
 
     def _samples(
         self,
@@ -244,17 +272,23 @@ class _Survey:
         """The size of each sample, or the part of its files that it is."""
         if not self._bounds or table is None:
             return shapes
-        first = self._images[0]
         found = {
             key: self._tried(
                 "table",
-                lambda key=key, shape=shape: window_in(
-                    rows[key][first][0].path, self._bounds[key], table.crs, shape
-                ),
+                lambda key=key, shape=shape: self._window(rows[key], key, table.crs, shape),
             )
             for key, shape in shapes.items()
         }
         return {key: window for key, window in found.items() if window is not None}
+
+    def _window(self, files: Files, key: Key, crs: str | None, shape: Shape) -> Tile:
+        """The part of its files that a sample is; its labels reach so far."""
+        images = [files[name][0].path for name in self._images]
+        window = window_in(images[0], self._bounds[key], crs, shape)
+        for name in (MASKS, AREAS):
+            if name in files:
+                same_ground(files[name][0].path, images, window)
+        return window
 
     # ----------------------------------------------------------------------- what files say
 
@@ -294,7 +328,8 @@ class _Survey:
     ) -> Mapping[Key, Label]:
         recipe = self._recipe
         if recipe.labels_are_in_a_table:
-            return {k: table.labels[row] for k, row in table.row_of(keys).items()} if table else {}
+            found = table.row_of(rows) if table else {}
+            return {key: table.labels[found[key]] for key in keys if key in found}
         if recipe.task == "multilabel":
             files = {key: rows[key][BOXES][0].path for key in keys if BOXES in rows[key]}
             return read_boxes(recipe, files, self._root, self._report, self._progress)
@@ -315,6 +350,14 @@ class _Survey:
             )
             self._report(Problem("class", text, tuple(unknown), hint))
         return {key: classes[key.class_name] for key in keys if key.class_name in classes}
+
+
+def _is_by_table(recipe: Recipe) -> bool:
+    """Whether a table says what files belong together, or which split they are in."""
+    labels = recipe.dataset.labels
+    return labels is not None and (
+        bool(labels.fields) or isinstance(recipe.dataset.split, ColumnSplit)
+    )
 
 
 def _are_there(name: str, listings: Mapping[str, Listing]) -> bool:

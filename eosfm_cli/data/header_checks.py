@@ -15,6 +15,7 @@ from eosfm_cli.data.splits import few
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.recipe import Recipe
+from eosfm_cli.words import counted
 
 Headers = Mapping[Path, Header]
 Shape = tuple[int, int]
@@ -99,7 +100,7 @@ class HeaderCheck:
         """Whether all files of a sample are of its size, or can be brought to it."""
         files = [each for group in known.values() for each in group]
         if (own := finest(header for _, header in files)) != shape and not self._is_windowed:
-            self._otherwise[own] += [path for path, _ in files]
+            self._otherwise[own] += [p for p, one in files if (one.height, one.width) == own]
             return False
         try:
             for name, group in known.items():
@@ -115,8 +116,8 @@ class HeaderCheck:
 
     def _check_size(self, name: str, path: Path, header: Header, shape: Shape) -> None:
         is_image = name in self._images
-        if self._is_windowed and not is_image and _nearly(shape, (header.height, header.width)):
-            return
+        if self._is_windowed and not is_image:
+            return  # it may begin elsewhere: its windows tell
         resampling = self._images[name].image.resampling if is_image else None
         check_size(path, header, shape, resampling)
 
@@ -149,7 +150,7 @@ class HeaderCheck:
         """Tell which classes the masks declare as nodata."""
         for value, masks in self._shadowed.items():
             text = (
-                f"{len(masks)} masks declare {value} as nodata, which is also the class "
+                f"{counted(len(masks), 'mask')} with {value} as nodata, which is also the class "
                 f"{self._recipe.class_names[value]!r} by its position: such pixels count as "
                 f"without label. If they are that class, write 'values: [{value}]' in the recipe's "
                 "class."
@@ -161,17 +162,9 @@ class HeaderCheck:
 def _of_another_shape(own: Shape, expected: Shape, items: tuple[str, ...]) -> Problem:
     text = (
         f"Samples are of {own[1]} × {own[0]} pixels, the recipe says {expected[1]} × {expected[0]} "
-        f"(width × height), in {len(items)} files: {few(items, 3)}."
+        f"(width × height), in {counted(len(items), 'file')}: {few(items, 3)}."
     )
     return Problem("size", text, items, "Change dataset.shape in the recipe, or get them again.")
-
-
-_ROUNDING_PX = 2
-"""By so much masks may be larger or smaller than images that samples are windows of."""
-
-
-def _nearly(one: Shape, other: Shape) -> bool:
-    return all(abs(a - b) <= _ROUNDING_PX for a, b in zip(one, other, strict=True))
 
 
 def _said(path: Path, root: Path) -> str:

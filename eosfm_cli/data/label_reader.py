@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from eosfm_cli.data.fitness import check_areas, check_mask, check_size
-from eosfm_cli.data.labels import UNKNOWN, colour_numbers, label_table
+from eosfm_cli.data.labels import UNKNOWN, colour_numbers, label_table, written
 from eosfm_cli.data.reader import Header, RasterReader, reading
+from eosfm_cli.data.row_windows import same_ground
 from eosfm_cli.data.sample import Sample
 from eosfm_cli.data.splits import few
-from eosfm_cli.data.windows import in_files
 from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import Recipe
 from eosfm_cli.tiling import Tile
@@ -67,11 +67,11 @@ class MaskReader:
         return labels, raw
 
     def _unlisted(self, path: Path, found: np.ndarray) -> DataError:
-        written = [f"#{label:06x}" if self._colours else f"{label:g}" for label in found]
+        labels = [written(label, as_colour=self._colours) for label in found.tolist()]
         closer = ", raise dataset.masks.tolerance" if self._colours else ""
         return DataError(
             f"{path} has {'colours' if self._colours else 'labels'} that no class of the recipe "
-            f"lists: {few(written)}.",
+            f"lists: {few(labels)}.",
             hint=f"Add them to a class's 'values' or to dataset.masks.ignore{closer}, or let all "
             "such labels count as no label: --set dataset.masks.unknown=ignore",
         )
@@ -125,8 +125,7 @@ class LabelReader:
             DataError: A file is damaged or not as the recipe says, or holds unknown labels.
         """
         with reading():
-            self._check(sample)
-            labels = self._masks.read(sample.mask, in_files(sample, tile))
+            labels = self._masks.read(sample.mask, self._in_mask(sample, tile))
             if self._areas is not None:
                 labels[~self._inside(sample, tile)] = self.unlabelled
         labels[: done[0]] = self.unlabelled
@@ -143,31 +142,30 @@ class LabelReader:
         Raises:
             DataError: The mask is damaged or not as the recipe says.
         """
-        self._check(sample)
-        return self._masks.look(sample.mask, in_files(sample, tile))
+        return self._masks.look(sample.mask, self._in_mask(sample, tile))
 
-    def _check(self, sample: Sample) -> None:
-        """Check the mask; those of recipes with a `shape` were not looked at before."""
+    def _in_mask(self, sample: Sample, tile: Tile) -> Tile:
+        """A tile in the pixels of the mask, which is checked.
+
+        Masks of recipes with a `shape` were not looked at before.
+        """
         header = self._raster.header(sample.mask)
         check_mask(sample.mask, header, self._recipe)
-        self._check_place(sample.mask, header, sample)
+        return self._place(sample.mask, header, sample, tile)
 
     def _inside(self, sample: Sample, tile: Tile) -> np.ndarray:
         """Where the areas of the split are `(h, w)`."""
         header = self._raster.header(sample.areas)
         check_areas(sample.areas, header)
-        self._check_place(sample.areas, header, sample)
-        (numbers,), (valid,) = self._raster.read(sample.areas, [1], in_files(sample, tile))
+        place = self._place(sample.areas, header, sample, tile)
+        (numbers,), (valid,) = self._raster.read(sample.areas, [1], place)
         return valid & np.isin(numbers, self._areas)
 
-    def _check_place(self, path: Path, header: Header, sample: Sample) -> None:
-        """Check that a raster has the sample's size, or holds the part of it that it is."""
+    def _place(self, path: Path, header: Header, sample: Sample, tile: Tile) -> Tile:
+        """A tile of a sample in the pixels of a raster, which may begin elsewhere than images."""
         window, stated = sample.window, self._recipe.dataset.shape is not None
         if window is None:
             check_size(path, header, (sample.height, sample.width), None, stated=stated)
-        elif window.row + window.height > header.height or window.col + window.width > header.width:
-            raise DataError(
-                f"{path} has {header.width} × {header.height} pixels (width × height); sample "
-                f"{sample.id} reaches beyond them.",
-                hint="Get it again, or take the sample out of the table.",
-            )
+            return tile
+        own = same_ground(path, [dates[0] for dates in sample.images], window)
+        return Tile(own.row + tile.row, own.col + tile.col, tile.height, tile.width)

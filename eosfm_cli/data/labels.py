@@ -85,6 +85,13 @@ def colour_numbers(pixels: np.ndarray) -> np.ndarray:
     return (red << 16) + (green << 8) + blue
 
 
+def written(label: float, *, as_colour: bool) -> str:
+    """A mask's value in full, or a colour as "#rrggbb"."""
+    if as_colour:
+        return f"#{label:06x}"
+    return str(int(label)) if float(label).is_integer() else f"{label:g}"
+
+
 def named_classes(recipe: Recipe) -> dict[str, int]:
     """Name of a class folder, label or column -> class index."""
     return {

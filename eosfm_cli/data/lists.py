@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from eosfm_cli.data.archives import absent_advice
 from eosfm_cli.data.problems import Problem, Report
-from eosfm_cli.data.splits import SPLIT_NAMES, Key, SplitName
+from eosfm_cli.data.splits import SPLIT_NAMES, Key, SplitName, few
 from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import ListSplit, fill_template
+from eosfm_cli.words import counted
 
 Absent = Callable[[Sequence[str], int], None]
 """Told the listed entries that no sample on disk answers to, and how many are listed."""
@@ -98,22 +99,40 @@ def owners(
         known: What lists may call the samples.
         listed: Which split each entry is in.
         absent: Told of entries that call no sample.
-        report: Told of samples that two splits name, in different words.
+        report: Told of samples that two splits name, in different words, and of paths that do not
+            tell samples apart.
     """
     owner: dict[Key, SplitName] = {}
     missing: list[str] = []
     shared: dict[str, tuple[SplitName, SplitName]] = {}
+    paths: dict[str, list[str]] = defaultdict(list)
     for entry, name in listed.items():
         called = _called(entry, known)
         if called is None:
             missing.append(entry)
+        elif called != entry and len(known[called]) > 1:
+            paths[called].append(entry)
         for key in known.get(called, ()) if called else ():
             if owner.setdefault(key, name) != name:
                 shared[repr(key.id)] = (owner[key], name)
     _refuse_overlap(shared, report)
+    _tell_vague(
+        [e for called, es in paths.items() if len(es) < len(known[called]) for e in es], report
+    )
     if missing:
         absent(missing, len(listed))
     return owner
+
+
+def _tell_vague(paths: Sequence[str], report: Report) -> None:
+    """Tell of listed paths that call samples of one id in several folders."""
+    if paths:
+        text = f"{counted(len(paths), 'listed path')} for samples of one id in several folders: "
+        hint = (
+            "Say to the letter how lists write a sample, as in dataset.split.entry: "
+            "'{folder}/{id}.tif'."
+        )
+        report(Problem("split", f"{text}{few(paths)}.", tuple(paths), hint, is_note=True))
 
 
 def _called(entry: str, known: Mapping[str, list[Key]]) -> str | None:

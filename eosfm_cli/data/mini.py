@@ -21,12 +21,15 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
+from eosfm_cli.data.download import check_space
 from eosfm_cli.data.landscape import Landscape, Shape, imagine
 from eosfm_cli.data.signatures import OPTICAL, RADAR, Region, optical, radar
 from eosfm_cli.errors import OutputError, unwritable
 
 NO_LABEL = 255
 _PIXEL_M = 10
+_BYTES = 36_000_000
+"""About what all files take."""
 _MARGIN_PX = 16
 """Made and cut off again: smoothing wraps around the edges."""
 _SIZE: Shape = (256, 256)
@@ -80,8 +83,9 @@ def make_mini(root: Path, *, seed: int = 0) -> None:
     It is made under a temporary name beside `root`, which therefore is complete or not there.
 
     Raises:
-        OutputError: The place cannot be written.
+        OutputError: The place cannot be written, or the disk is too full.
     """
+    check_space(root.parent, _BYTES)  # GDAL would not say why it cannot write
     temporary: Path | None = None
     try:
         root.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +17,9 @@ from eosfm_cli.data.problems import Problem, Report
 from eosfm_cli.data.rows import Rows
 from eosfm_cli.data.splits import Key, few
 from eosfm_cli.data.templates import Found, Listing, find_files, first_of, read_fields
-from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.recipe import Recipe
+from eosfm_cli.words import counted
 
 _NOBODY = Silent()
 
@@ -67,8 +69,11 @@ def pair_files(
 
 def contents(folder: Path) -> str:
     """What is in a folder, shortened to a line."""
-    seen = (p for p in folder.iterdir() if not p.name.startswith("."))
-    names = sorted(f"{p.name}/" if p.is_dir() else p.name for p in seen)
+    try:
+        seen = [p for p in folder.iterdir() if not p.name.startswith(".")]
+    except OSError as error:
+        return f"what cannot be listed ({error.strerror})"
+    names = sorted(f"{p.name}/" if os.path.isdir(p) else p.name for p in seen)
     return few(names, 8) or "nothing"
 
 
@@ -80,19 +85,40 @@ def _listings(
 ) -> dict[str, Listing]:
     """The files of each source; what is not there at all is reported."""
     paths = [path for source in sources for path in source.paths]
-    try:
-        found = find_files(
-            root, paths, recipe.dataset.fields, beside=all_paths(recipe), progress=progress
-        )
-    except OSError as error:
-        raise DataError(
-            f"Cannot read {error.filename}: {error.strerror}.", hint="Check its permissions."
-        ) from None
+    closed: list[Problem] = []
+
+    def unread(error: OSError) -> None:
+        closed.append(_closed(error, root))
+        report(closed[-1])
+
+    found = find_files(
+        root,
+        paths,
+        recipe.dataset.fields,
+        beside=all_paths(recipe),
+        unread=unread,
+        progress=progress,
+    )
     listings = {s.name: first_of([found[path] for path in s.paths]) for s in sources}
     for source in sources:
-        if not listings[source.name].files:
+        if not listings[source.name].files and not closed:  # what is missing may be in there
             report(_missing(source, root))
     return listings
+
+
+def _closed(error: OSError, root: Path) -> Problem:
+    """What is said of a folder, or of what a link leads to, that cannot be looked at."""
+    path = Path(error.filename)
+    loops = error.errno == errno.ELOOP
+    return Problem(
+        "damaged",
+        f"Cannot read {path}: {error.strerror}.",
+        (path.relative_to(root).as_posix(),),
+        "It is a link that leads back to itself: take it away." if loops else _PERMISSIONS,
+    )
+
+
+_PERMISSIONS = "Check its permissions."
 
 
 def _missing(source: Source, root: Path) -> Problem:
@@ -118,8 +144,8 @@ def _tell_strays(listings: Iterable[Listing], recipe: Recipe, root: Path, report
     )
     if odd:
         text = (
-            f"{len(odd)} files stand among the samples but are not named as the recipe says, and "
-            f"are left out: {few(odd)}."
+            f"{counted(len(odd), 'file')} among the samples left out, not named as the recipe "
+            f"says: {few(odd)}."
         )
         report(Problem("stray", text, odd, is_note=True))
 

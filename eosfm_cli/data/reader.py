@@ -224,7 +224,7 @@ class RasterReader:
 
         Returns:
             Values `(c, h, w)` in the file's own type, and where they are valid: neither nodata
-            nor masked, NaN or infinite.
+            nor masked, NaN, infinite or beyond what single precision holds.
 
         Raises:
             DataError: The file is damaged.
@@ -233,7 +233,9 @@ class RasterReader:
             values, valid = self._files[path].read(
                 bands, tile, alpha_is_data=alpha_is_data, date=date
             )
-        if np.issubdtype(values.dtype, np.floating):
+        if values.dtype == np.float64:
+            valid &= np.abs(values) <= np.finfo(np.float32).max  # which NaN is not either
+        elif np.issubdtype(values.dtype, np.floating):
             valid &= np.isfinite(values)
         return values, valid
 
@@ -285,7 +287,9 @@ def _errors_of(path: Path) -> Iterator[None]:
         ) from None
     except (RasterioError, OSError) as error:
         reason = str(error.__cause__ or error).replace(f"{path}: ", "")
-        raise DataError(f"Cannot read {path}: {reason}", hint=GET_IT_AGAIN) from None
+        forbidden = os.path.exists(path) and not os.access(path, os.R_OK)
+        hint = "Check its permissions." if forbidden else GET_IT_AGAIN
+        raise DataError(f"Cannot read {path}: {reason}", hint=hint) from None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 import rasterio
 from rasterio.crs import CRS
 from rasterio.errors import CRSError, RasterioError
-from rasterio.warp import transform_bounds
+from rasterio.warp import transform, transform_bounds
 from rasterio.windows import WindowError, from_bounds
 
 from eosfm_cli.data.kinds import Files
@@ -91,12 +91,14 @@ def window_in(path: Path, bounds: Bounds, crs: str | None, shape: tuple[int, int
         DataError: The image is not georeferenced, or that place is not in it.
     """
     try:
-        own, transform, size = _georeference(path)
+        own, grid, size = _georeference(path)
+        if own is None:
+            raise CRSError("it has no coordinate system")
         if crs is not None and CRS.from_user_input(crs) != own:
             bounds = transform_bounds(crs, own, *bounds)
         if not all(map(math.isfinite, bounds)):
             raise WindowError(f"a feature lies at no place in its coordinates ({crs or own})")
-        window = from_bounds(*bounds, transform)
+        window = from_bounds(*bounds, grid)
     except (RasterioError, CRSError, WindowError, OSError) as error:
         raise DataError(
             f"Cannot find the windows of {path}: {error}.",
@@ -122,9 +124,83 @@ def _clipped(start: float, length: float, most: int) -> tuple[int, int]:
     return begin, min(first + count, most) - begin
 
 
+def same_ground(path: Path, images: Sequence[Path], window: Tile) -> Tile:
+    """The part of a raster that shows what a window of images shows.
+
+    It is found to half a pixel, and where the raster ends, to one.
+    The raster may have been cut from another grid, and begin before the images or after them.
+
+    Args:
+        path: A raster with pixels as large as those of the images; where it is not georeferenced,
+            it shows all that they show.
+        images: The images of a sample, which cover the same ground.
+        window: A part of them, in pixels of the finest of their grids.
+
+    Raises:
+        DataError: Its pixels are of another size, or it does not reach so far.
+    """
+    crs, grid, whole = _finest(tuple(images))
+    own, own_grid, size = _georeference(path)
+    if own_grid.is_identity and size == whole:
+        return window
+    _check_pixels(path, own_grid, grid, max(window.height, window.width))
+    x, y = grid @ (window.col, window.row)
+    if own is not None and own != crs:
+        (x,), (y,) = transform(crs, own, [x], [y])
+    across, down = ~own_grid @ (x, y)
+    row = _kept_inside(down, window.height, size[0])
+    col = _kept_inside(across, window.width, size[1])
+    tile = Tile(row, col, window.height, window.width)
+    if row < 0 or col < 0 or row + tile.height > size[0] or col + tile.width > size[1]:
+        raise DataError(
+            f"{path} has {size[1]} × {size[0]} pixels (width × height), and does not show all that "
+            f"the table lists of {images[0]}.",
+            hint="Get it again, or take the features that it does not reach out of the table.",
+        )
+    return tile
+
+
+def _check_pixels(path: Path, own: rasterio.Affine, grid: rasterio.Affine, length: int) -> None:
+    """Check that so many pixels of a raster are as long as those of its image, to half a pixel."""
+    if own.is_identity:
+        raise DataError(
+            f"{path} is not georeferenced, and not of its image's size.",
+            hint="Get it again, or resample it to its image's grid.",
+        )
+    ratios = own.a / grid.a, own.e / grid.e
+    if own.b or own.d or any(abs(ratio - 1) * length > 0.5 for ratio in ratios):
+        raise DataError(
+            f"{path} has pixels of {own.a:g} × {-own.e:g}, its image of {grid.a:g} × {-grid.e:g}.",
+            hint="Resample it to its image's grid.",
+        )
+
+
+def _kept_inside(start: float, length: int, most: int) -> int:
+    """The pixel where something starts; the one beside it where rounding led out of the raster."""
+    first = round(start)
+    return min(max(first, 0), most - length) if -1 < start < most - length + 1 else first
+
+
+_Georeference = tuple[CRS | None, rasterio.Affine, tuple[int, int]]
+"""Coordinate system, what turns columns and rows into coordinates, and rows and columns."""
+
+
+def _finest(images: tuple[Path, ...]) -> _Georeference:
+    """The finest grid of images that cover the same ground."""
+    crs, grid, coarse = _georeference(images[0])
+    fine = max(_georeference(path)[2] for path in images)
+    return crs, grid @ rasterio.Affine.scale(coarse[1] / fine[1], coarse[0] / fine[0]), fine
+
+
+def _georeference(path: Path) -> _Georeference:
+    try:
+        status = path.stat()
+    except OSError:  # opening it says what is wrong
+        return _read_georeference(path, (0, 0))
+    return _read_georeference(path, (status.st_size, status.st_mtime_ns))
+
+
 @lru_cache(maxsize=1024)
-def _georeference(path: Path) -> tuple[CRS, rasterio.Affine, tuple[int, int]]:
+def _read_georeference(path: Path, _changed: tuple[int, int]) -> _Georeference:
     with plain_images_allowed(), rasterio.open(path) as raster:
-        if raster.crs is None:
-            raise CRSError("it has no coordinate system")
         return raster.crs, raster.transform, raster.shape

@@ -51,6 +51,9 @@ class Rows:
         self, one: Source, firsts: Sequence[Files], other: Source, groups: Sequence[Group]
     ) -> None:
         shared = tuple(sorted({*self._fields(one)} & {*self._fields(other)}))
+        if not shared:  # what would join them is in a table that cannot be read
+            self._add_alone(other, groups)
+            return
         if shared not in self._partners:
             ones, _ = self._unique([files[one.name] for files in firsts], shared)
             rows = {id(files[one.name]): files for files in firsts}
@@ -62,8 +65,11 @@ class Rows:
             if row is None:
                 row = self._rows.setdefault(self._key(group[0], other), {})
             row[other.name] = group
-        for group in lone:
-            self._rows.setdefault(self._key(group[0], other), {})[other.name] = group
+        self._add_alone(other, lone)
+
+    def _add_alone(self, source: Source, groups: Iterable[Group]) -> None:
+        for group in groups:
+            self._rows.setdefault(self._key(group[0], source), {})[source.name] = group
 
     def _add_shared(self, other: Source, groups: Iterable[Group]) -> None:
         by_fields = {group[0].values(other.fields): group for group in groups}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from eosfm_cli.data.splits import Key, draw
+from eosfm_cli.data.splits import Key, draw, few
 from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import (
     ColumnSplit,
@@ -21,19 +21,19 @@ Shared = ListSplit | FolderSplit | ColumnSplit
 """Splits whose validation samples may be a share of the training samples."""
 
 
-def scene_name(identifier: str, pattern: str) -> str:
-    """The scene that a sample belongs to.
-
-    Raises:
-        DataError: The pattern finds none in its id.
-    """
-    match = re.search(pattern, identifier)
-    if match is None or match.group(1) is None:
+def _found_by(pattern: str, keys: Sequence[Key]) -> dict[Key, str]:
+    """The scene of each sample, as a pattern finds it in the id."""
+    matches = {key: re.search(pattern, key.id) for key in keys}
+    found = {key: match.group(1) for key, match in matches.items() if match}
+    if without := sorted(key.id for key in keys if found.get(key) is None):
+        named = few([repr(name) for name in without])
+        ids = f"the id {named}" if len(without) == 1 else f"{len(without)} ids: {named}"
         raise DataError(
-            f"dataset.split.pattern {pattern!r} finds no scene in the id {identifier!r}.",
-            hint="The pattern's first group must match in every id, as in '^(.*?)_'.",
+            f"dataset.split.pattern {pattern!r} finds no scene in {ids}.",
+            hint="The pattern's first group must match in every id, as in '^(.*?)_'; move files "
+            "that are no samples out of the folder.",
         )
-    return match.group(1)
+    return found
 
 
 def scenes_of(keys: Sequence[Key], split: Split) -> Mapping[Key, str]:
@@ -43,11 +43,11 @@ def scenes_of(keys: Sequence[Key], split: Split) -> Mapping[Key, str]:
         DataError: A sample's scene cannot be told.
     """
     if isinstance(split, SceneSplit):
-        return {key: scene_name(key.id, split.pattern) for key in keys}
+        return _found_by(split.pattern, keys)
     if not isinstance(split, Shared):
         return {}
     if split.pattern is not None:
-        return {key: scene_name(key.id, split.pattern) for key in keys}
+        return _found_by(split.pattern, keys)
     if split.scene is not None:
         return {key: _filled(key, split.scene) for key in keys}
     return {}

@@ -177,18 +177,18 @@ def _validator(headers: Message) -> str | None:
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> Exception:
+    why = str(error.reason).partition("\n")[0].rstrip(".")
+    reason = f"{error.code} {why}"
     if error.code in _PASSING:
         wait = error.headers.get("Retry-After", "") if error.headers else ""
-        return CutOffError(
-            f"{error.code} {error.reason}", float(wait) if wait.isdecimal() else None
-        )
+        return CutOffError(reason, float(wait) if wait.isdecimal() else None)
     if error.code in {401, 403}:
         return DataError(
-            f"The server does not give {url} to everyone ({error.code} {error.reason}).",
+            f"The server does not give {url} to everyone ({reason}).",
             hint="It may want a login: fetch the file by hand, from the dataset's homepage.",
         )
     return DataError(
-        f"{url} is not there ({error.code} {error.reason}).",
+        f"{url} is not there ({reason}).",
         hint="It may have moved: see the dataset's homepage, and fetch it by hand.",
     )
 

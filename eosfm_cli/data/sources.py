@@ -49,7 +49,7 @@ def open_source(
     """
     root = resolve_root(recipe, data_root)
     make_embedded(recipe, root, progress)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # also where one may not look: `Path` would fail there
         raise _missing(recipe, root)
     source = read_folder(recipe, root, progress)
     return replace(source, samples=without_blank(source.samples, recipe, root, progress))
@@ -57,7 +57,7 @@ def open_source(
 
 def make_embedded(recipe: Recipe, root: Path, progress: Progress) -> None:
     """Make the embedded dataset, where the recipe is of that and it is not there."""
-    if recipe.dataset.loader == "mini" and not root.exists():
+    if recipe.dataset.loader == "mini" and not os.path.exists(root):
         progress.say(f"Making the embedded dataset in {root}.")
         make_mini(root)
 
@@ -89,7 +89,12 @@ def _expected(recipe: Recipe) -> list[str]:
 
 
 def _found_instead(root: Path) -> str:
-    if root.exists():
+    if os.path.exists(root):
         return f"{root} is a file, not a folder"
-    folder = next(parent for parent in root.absolute().parents if parent.is_dir())
+    folder = folder_above(root)
     return f"{folder} holds {contents(folder)}"
+
+
+def folder_above(path: Path) -> Path:
+    """The nearest folder above a path that is there."""
+    return next(parent for parent in path.absolute().parents if os.path.isdir(parent))

@@ -6,20 +6,22 @@ import ast
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from eosfm_cli.bands import nearest_word
 from eosfm_cli.data.archives import absent_advice
+from eosfm_cli.data.kinds import Files
 from eosfm_cli.data.labels import named_classes
 from eosfm_cli.data.problems import Problem, Report
 from eosfm_cli.data.splits import Key, SplitName, few
 from eosfm_cli.data.table_files import Bounds, Columns, read_bounds, read_columns
 from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import ColumnSplit, LabelsSpec, Recipe
+from eosfm_cli.words import counted
 
 _YES, _NO = {"1", "1.0", "true", "yes"}, {"0", "0.0", "false", "no", ""}
 
@@ -68,10 +70,41 @@ class Table:
             }
         return known
 
-    def row_of(self, keys: Iterable[Key]) -> dict[Key, str]:
-        """Which row each sample has, by its id; rows may also give file names or paths."""
+    def row_of(self, samples: Mapping[Key, Files]) -> dict[Key, str]:
+        """Which row each sample has, by its id; rows may also give file names or paths.
+
+        Where an id does not tell which, a row that is a path has the sample with a file there.
+        """
         known = self.row_by_text
-        return {key: known[key.id] for key in keys if key.id in known}
+        found = {key: known[key.id] for key in samples if key.id in known}
+        if self.bounds or not self._row_by_path:
+            return found
+        several = Counter(key.id for key in samples)
+        doubtful = (key for key in samples if several[key.id] > 1 or key.id not in known)
+        by_path = {key: row for key in doubtful if (row := self._named_by_path(samples[key]))}
+        theirs = set(by_path.values())
+        return {key: row for key, row in found.items() if row not in theirs} | by_path
+
+    @cached_property
+    def _row_by_path(self) -> Mapping[str, str | None]:
+        """What rows that are paths end in, one folder at least -> the row; nothing of several."""
+        found: dict[str, str | None] = {}
+        for row in self.rows:
+            for text in _ends(PurePosixPath(row)):
+                found[text] = row if found.get(text, row) == row else None
+        return found
+
+    def _named_by_path(self, files: Files) -> str | None:
+        """The row that is the path of one of a sample's files."""
+        texts = (text for group in files.values() for file in group for text in _ends(file.path))
+        return next((row for text in texts if (row := self._row_by_path.get(text))), None)
+
+
+def _ends(path: PurePath) -> Iterator[str]:
+    """What a path ends in, one folder at least, with and without its suffix; the longest first."""
+    for start in range(len(path.parts) - 1):
+        end = PurePosixPath(*path.parts[start:])
+        yield from (str(end), str(end.with_suffix("")))
 
 
 def read_table(recipe: Recipe, root: Path) -> Table | None:
@@ -171,7 +204,7 @@ def _refuse_doubles(rows: Sequence[str], place: str) -> None:
     double = sorted(row for row, count in Counter(rows).items() if count > 1)
     if double:
         raise DataError(
-            f"{len(double)} samples have more than one row in {place}: {few(double)}.",
+            f"{counted(len(double), 'sample')} with more than one row in {place}: {few(double)}.",
             hint="Keep one row of each; dataset.labels.id names the column that tells them apart.",
         )
 
@@ -222,7 +255,7 @@ def _unlisted(
     for name, count in sorted(unknown.items(), key=lambda item: -item[1])[:8]:
         near = nearest_word(name, classes)
         meant = f", is it meant to be {near!r}?" if near else ""
-        lines.append(f"  {name!r} in {count} rows{meant}")
+        lines.append(f"  {name!r} in {counted(count, 'row')}{meant}")
     more = [f"  and {len(unknown) - 8} more"] if len(unknown) > 8 else []
     return DataError(
         "\n".join(
@@ -256,29 +289,47 @@ def _flagged(
 
 
 def check_rows(
-    table: Table, keys: Sequence[Key], used: Sequence[Key], report: Report, *, partial: bool
+    table: Table,
+    samples: Mapping[Key, Files],
+    used: Sequence[Key],
+    report: Report,
+    *,
+    partial: bool,
 ) -> None:
     """Check that samples and rows have each other; what lacks the other is reported.
 
     Args:
         table: What was read.
-        keys: All samples on disk.
+        samples: All samples on disk.
         used: Those that need a row.
-        report: Told of samples without a row and of rows without a sample.
+        report: Told of samples without a row, of rows without a sample and of those of several.
         partial: Whether rows may lack their files.
     """
-    rows = table.row_of(keys)
+    rows = table.row_of(samples)
+    _tell_shared(rows, used, table.place, report)
     bare = sorted(key.id for key in used if key not in rows)
     needed = set(table.splits if table.by_split else table.rows)
     spare = [] if partial else sorted(needed - set(rows.values()))
     problems = []
     if bare:
-        problems.append(f"  {len(bare)} samples have no row: {few(bare)}")
+        problems.append(f"  {counted(len(bare), 'sample')} without a row: {few(bare)}")
     if spare:
-        problems.append(f"  {len(spare)} rows have no files on disk: {few(spare)}")
+        problems.append(f"  {counted(len(spare), 'row')} without files on disk: {few(spare)}")
     if problems:
         text = "\n".join([f"The files and the rows of {table.place} do not match:", *problems])
         report(Problem("table", text, (*bare, *spare), _COMPLETE))
+
+
+def _tell_shared(rows: Mapping[Key, str], used: Sequence[Key], place: str, report: Report) -> None:
+    """Tell which rows stand for several samples: these may have nothing but a name in common."""
+    counts = Counter(rows[key] for key in used if key in rows)
+    if shared := sorted(row for row, count in counts.items() if count > 1):
+        text = (
+            f"{counted(len(shared), 'row')} of {place} for several samples of one id, in other "
+            f"folders or with other fields: {few(shared)}."
+        )
+        hint = "If they differ, let dataset.labels.id name a column of paths with folders."
+        report(Problem("table", text, tuple(shared), hint, is_note=True))
 
 
 _COMPLETE = (

@@ -21,6 +21,7 @@ _MANY = 2000
 """From so many folders on, looking into them takes long enough to be told."""
 _NOBODY = Silent()
 
+Unread = Callable[[OSError], None]
 Expressions = Mapping[str, str]
 """Field -> a regular expression of what it may stand for."""
 
@@ -74,12 +75,17 @@ class _Place(NamedTuple):
     fields: Mapping[str, str]
 
 
+def _raised(error: OSError) -> None:
+    raise error
+
+
 def find_files(
     root: Path,
     templates: Sequence[str],
     expressions: Expressions | None = None,
     *,
     beside: Iterable[str] = (),
+    unread: Unread = _raised,
     progress: Progress = _NOBODY,
 ) -> dict[str, Listing]:
     """All files under `root` that templates describe, in the order of their names.
@@ -93,6 +99,7 @@ def find_files(
         templates: Paths below it.
         expressions: What fields may stand for; any text if not given, as short as can be.
         beside: Templates of files that may stand there too: they are no strays.
+        unread: Told of folders and links that cannot be looked at; they are left out then.
         progress: Told how many folders are done, where there are many.
     """
     known = tuple((expressions or {}).items())
@@ -101,11 +108,11 @@ def find_files(
     for folder, names in _by_folder(listings).items():
         files = [(name, listings[template]) for name, template in names]
         extra = [name for name, _ in others.get(folder, [])]
-        places = _places(root, PurePosixPath(folder).parts, known)
+        places = _places(root, PurePosixPath(folder).parts, known, unread)
         teller = progress if len(places) >= _MANY else _NOBODY
         with teller.step(f"Looking into {folder}", len(places)) as step:
             for place in places:
-                _list_into(files, extra, place, known)
+                _list_into(files, extra, place, known, unread)
                 step.advance()
     return listings
 
@@ -145,15 +152,19 @@ def _by_folder(templates: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
 _Known = tuple[tuple[str, str], ...]
 
 
-def _places(root: Path, folders: Sequence[str], expressions: _Known) -> list[_Place]:
+def _places(
+    root: Path, folders: Sequence[str], expressions: _Known, unread: Unread
+) -> list[_Place]:
     """The folders that a template's folder part describes."""
     places = [_Place(str(root), {})]
     for part in folders:
-        places = [deeper for place in places for deeper in _deeper(place, part, expressions)]
+        places = [
+            deeper for place in places for deeper in _deeper(place, part, expressions, unread)
+        ]
     return places
 
 
-def _deeper(place: _Place, part: str, expressions: _Known) -> Iterator[_Place]:
+def _deeper(place: _Place, part: str, expressions: _Known, unread: Unread) -> Iterator[_Place]:
     """The folders in a folder that are named as one part of the template says."""
     name = filled(part, place.fields)
     if not _FIELD.search(name):
@@ -161,16 +172,29 @@ def _deeper(place: _Place, part: str, expressions: _Known) -> Iterator[_Place]:
             yield _Place(path, place.fields)
         return
     read = _reader(part, place.fields, expressions)
-    for entry in _entries(place.path):
+    for entry in _entries(place.path, unread):
         fields = None if _hidden(entry.name, part) else read(entry.name)
-        if fields is not None and entry.is_dir():
+        if fields is not None and _answer(entry.is_dir, unread):
             yield _Place(entry.path, {**place.fields, **fields})
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
+def _entries(folder: str, unread: Unread) -> list[os.DirEntry[str]]:
     """What is in a folder, by name; an entry knows its kind without another look at the disk."""
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: entry.name)
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        unread(error)
+        return []
+
+
+def _answer(is_one: Callable[[], bool], unread: Unread) -> bool:
+    """Whether an entry is a file, or a folder: where it is a link, the disk is asked."""
+    try:
+        return is_one()
+    except OSError as error:
+        unread(error)
+        return False
 
 
 def _hidden(name: str, part: str) -> bool:
@@ -186,14 +210,15 @@ def _list_into(
     beside: Sequence[str],
     place: _Place,
     expressions: _Known,
+    unread: Unread,
 ) -> None:
     """Add the files of one folder to the listings of the templates that name them."""
-    entries = {entry.name: entry for entry in _entries(place.path)}
+    entries = {entry.name: entry for entry in _entries(place.path, unread)}
     rest = dict(entries)
     for name, listing in names:
         for file, fields in _named(name, entries, place.fields, expressions):
             rest.pop(file, None)
-            if entries[file].is_file():
+            if _answer(entries[file].is_file, unread):
                 listing.files.append(Found(place.path, name, fields))
     if rest and any(_FIELD.search(name) for name, _ in names):
         for name in beside:
@@ -224,8 +249,15 @@ def _list_strays(
     kinds = {suffix: listing for name, listing in reversed(names) if (suffix := _suffix(name))}
     for file, entry in rest.items():
         listing = kinds.get(PurePosixPath(file).suffix.lower())
-        if listing is not None and not _hidden(file, "") and entry.is_file():
+        if listing is not None and not _hidden(file, "") and _is_stray(entry):
             listing.strays.append(Path(entry.path))
+
+
+def _is_stray(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads nowhere, among files that nobody reads
+        return True
 
 
 def _suffix(name: str) -> str:

@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from eosfm_cli.data.folder import Sample
 from eosfm_cli.data.label_reader import Covered, LabelReader
 from eosfm_cli.data.reader import reading
 from eosfm_cli.data.splits import SplitName
+from eosfm_cli.data.stamps import Stamps
 from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import Recipe, TrainingSpec
 from eosfm_cli.tiling import Tile
@@ -161,10 +161,11 @@ class TileDataset(Dataset[dict[str, Any]]):
             yield self._seed
         if drawn:
             yield dataset.masks, self._recipe.classes, tile.unlabelled, self._areas
+        stamps = Stamps()
         for sample in self.samples:
             files = [path for dates in sample.images for path in dates]
             files += [path for path in (sample.mask, sample.areas) if path and drawn]
-            yield sample.window, [stamp(path) for path in files]
+            yield sample.window, [stamp for path in files for stamp in stamps.of(path)]
 
     def grid(self, sample: Sample) -> tuple[tuple[Tile, Covered], ...]:
         """The tiles of a sample, with how many rows and columns of each others count already."""
@@ -252,12 +253,3 @@ def _square(pixels: np.ndarray, size: int, fill: float, turn: tuple[bool, int]) 
     flip, quarters = turn
     turned = np.rot90(pixels[..., ::-1] if flip else pixels, quarters, axes=(-2, -1))
     return torch.from_numpy(np.ascontiguousarray(turned))
-
-
-def stamp(path: Path) -> tuple[str, int, int]:
-    """A file's place, size and time of change; whoever reads it says what is wrong with it."""
-    try:
-        status = path.stat()
-    except OSError:
-        return str(path.absolute()), -1, -1
-    return str(path.absolute()), status.st_size, status.st_mtime_ns

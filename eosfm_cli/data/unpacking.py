@@ -86,14 +86,21 @@ def _unpack_all(parts: Sequence[Path], into: Path, progress: Progress) -> None:
         archive = stack.enter_context(io.BufferedReader(_Joined(parts, stack), BLOCK))
         step = stack.enter_context(progress.step(title, max(1, size // _MEGABYTE)))
         try:
-            if zipfile.is_zipfile(archive):
+            if _is_zip(archive):
                 _unpack_zip(archive, into, step, name)
             else:
-                archive.seek(0)
                 check_space(into, size)
                 _unpack_tar(archive, into, step, name)
         except _DAMAGE as error:
             raise _no_archive(parts[0], error) from None
+
+
+def _is_zip(archive: IO[bytes]) -> bool:
+    """Whether it is a zip: a tar whose last file is one ends like a zip itself."""
+    try:
+        return not tarfile.is_tarfile(archive) and zipfile.is_zipfile(archive)
+    finally:
+        archive.seek(0)
 
 
 class _Joined(io.RawIOBase):

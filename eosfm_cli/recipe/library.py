@@ -75,7 +75,7 @@ def find_recipe(name: str) -> tuple[Path, str | None]:
     found = found or _stem_and_variant(plain, aliases())
     if found is not None:
         return places[found[0]], found[1]
-    near = nearest_word(name, [*recipe_names(), *aliases()])
+    near = nearest_word(plain.lower(), [*recipe_names(), *aliases()])
     raise RecipeError(
         f"There is no recipe {name!r}." + (f" Did you mean {near!r}?" if near else ""),
         hint="`eosfm recipes list` shows all; a path to a YAML file works too.",

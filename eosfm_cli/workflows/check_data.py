@@ -19,13 +19,14 @@ from eosfm_cli.data.folder import FolderSurvey, Sample, survey_folder
 from eosfm_cli.data.pairing import contents, used_files
 from eosfm_cli.data.problems import Problem
 from eosfm_cli.data.reader import Header
-from eosfm_cli.data.sources import make_embedded, resolve_root
+from eosfm_cli.data.sources import folder_above, make_embedded, resolve_root
 from eosfm_cli.data.splits import Key, SplitName, few
 from eosfm_cli.data.statistics import compute_statistics
 from eosfm_cli.errors import DataError
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import BandStatistics, Recipe
 from eosfm_cli.run_dir import experiments_dir
+from eosfm_cli.words import counted
 
 MOST_OPENED = 500
 """Of each split the files of so many samples are opened, unless all are."""
@@ -104,7 +105,7 @@ def check_data(
     """
     root = resolve_root(recipe, data_root)
     make_embedded(recipe, root, progress)
-    if not root.is_dir() or not os.access(root, os.R_OK | os.X_OK):
+    if not os.path.isdir(root) or not os.access(root, os.R_OK | os.X_OK):
         return _nothing_there(recipe, root)
     choose = _Choice(None if everything else MOST_OPENED, whole_training=statistics)
     survey = survey_folder(recipe, root, progress, look_at=choose)
@@ -113,7 +114,7 @@ def check_data(
     problems += found
     computed = None
     values = look_at_values(samples, recipe, root, progress, everything=everything)
-    problems += _about_values(values, recipe)
+    problems += _about_values(values, samples, recipe)
     if statistics:
         computed, found = _statistics(samples["train"], recipe, progress)
         problems += found
@@ -121,7 +122,7 @@ def check_data(
         _facts(recipe, root),
         holds=contents(root),
         archives=tuple(_archives(recipe, root, survey)),
-        paths=check_paths(used_files(recipe), recipe, root, survey.listings, len(survey.rows)),
+        paths=check_paths(used_files(recipe), recipe, root, survey.listings, survey.samples),
         division=check_division(recipe.dataset.split, survey.splits, survey.source.areas),
         files=tuple(_kinds(survey, choose.keys)),
         values=values,
@@ -179,11 +180,11 @@ def _nothing_there(recipe: Recipe, root: Path) -> DataCheck:
 
 
 def _why_nothing(root: Path) -> str:
-    if root.is_dir():
+    if os.path.isdir(root):
         return f"The folder {root} cannot be read: its permissions forbid it."
-    if root.exists():
+    if os.path.exists(root):
         return f"{root} is a file, not a folder."
-    folder = next(parent for parent in root.absolute().parents if parent.is_dir())
+    folder = folder_above(root)
     return f"There is no folder {root}; {folder} holds {contents(folder)}."
 
 
@@ -278,7 +279,7 @@ def _not_blank(
     return kept, [Problem("unused", text, tuple(blank), "dataset.blank decides.", is_note=True)]
 
 
-def _about_values(values: Values, recipe: Recipe) -> Iterator[Problem]:
+def _about_values(values: Values, samples: Samples, recipe: Recipe) -> Iterator[Problem]:
     """What the pixels and labels that were read say against the recipe."""
     yield from values.problems
     if values.unknown:
@@ -293,6 +294,7 @@ def _about_values(values: Values, recipe: Recipe) -> Iterator[Problem]:
             "Is this the data that the recipe is about, in the same unit? If so, take the "
             "statistics out of the recipe, or those that --stats prints in their place.",
         )
+    yield from _nothing_to_see(values, samples, recipe)
     yield from _beyond_target(values, recipe)
 
 
@@ -300,7 +302,8 @@ def _unknown(values: Values, recipe: Recipe) -> Problem:
     masks = recipe.dataset.masks
     kind = "colours" if recipe.by_colour else "values"
     lines = [
-        f"  {each.label}: {each.pixels:,} pixels in {len(each.files)} files, as {each.files[0]}"
+        f"  {each.label}: {counted(each.pixels, 'pixel')} in {counted(len(each.files), 'file')}, "
+        f"as {each.files[0]}"
         for each in values.unknown
     ]
     more = [f"  and {len(lines) - 8} more"] if len(lines) > 8 else []
@@ -313,6 +316,35 @@ def _unknown(values: Values, recipe: Recipe) -> Problem:
         "labels count as no label: --set dataset.masks.unknown=ignore",
         is_note=masks.unknown == "ignore",
     )
+
+
+def _nothing_to_see(values: Values, samples: Samples, recipe: Recipe) -> Iterator[Problem]:
+    """Bands without a value and masks without a label: a note where not all was read."""
+    everything = values.windows == values.of_windows and all(
+        count == len(samples[name]) for name, count in values.samples.items()
+    )
+    read = "" if everything else " that was read"
+    if not values.windows or values.problems:
+        return
+    for band in values.bands:
+        if band.mean is None:
+            date = "" if band.date is None else f" of date {band.date}"
+            yield Problem(
+                "values",
+                f"Band {band.band}{date} has no value in any pixel{read}: all is nodata or NaN.",
+                (band.band,),
+                "Check the files' nodata value and dataset.images, or leave the band out with "
+                "'bands'.",
+                is_note=not everything,
+            )
+    if recipe.has_masks and (1.0 in (values.unlabelled, values.target and values.target.nodata)):
+        yield Problem(
+            "values",
+            f"No pixel of the masks{read} has a label.",
+            (),
+            "Check dataset.masks and the values of the classes in the recipe, and the masks.",
+            is_note=not everything,
+        )
 
 
 def _beyond_target(values: Values, recipe: Recipe) -> Iterator[Problem]:

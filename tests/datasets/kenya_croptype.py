@@ -1,7 +1,7 @@
 """A tiny CV4A Kenya in its own layout: a file per band and date, a map of fields and one of crops.
 
 Band k (B01 to B12) of tile t is 4000 k + 1100 t + the pixel's number, to which each date adds
-something else; over all dates that is 0 in the middle.
+something else; over all dates that is 0 in the middle. The files hold floats, as the real ones do.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def write(root: Path) -> None:
         write_tif(folder / f"{tile}_label.tif", labels(tile))
         for date in DATES:
             for band, layer in zip(BANDS, pixels(tile, date), strict=True):
-                write_tif(folder / date / f"{tile}_{band}_{date}.tif", layer.astype(np.uint16))
+                write_tif(folder / date / f"{tile}_{band}_{date}.tif", layer.astype(np.float32))
             clouds = np.zeros((PX, PX), np.uint8)
             write_tif(folder / date / f"{tile}_CLD_{date}.tif", clouds)
     ids = sorted({int(i) for tile in TILES for i in np.unique(fields(tile)) if i})

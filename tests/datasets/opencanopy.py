@@ -63,12 +63,20 @@ def decimetres(scene: int) -> np.ndarray:
     return ((3 * row + 2 * col + 100 * scene) % 403).astype(np.uint16)
 
 
-def write(root: Path) -> None:
-    """Write all scenes and the table of squares."""
+def write(root: Path, *, start: tuple[float, float] = (0, 0)) -> None:
+    """Write all scenes and the table of squares.
+
+    Args:
+        root: The dataset's folder.
+        start: Row and column of the images, in pixels and parts of them, at which heights begin.
+    """
+    row, col = (round(part) for part in start)
     for number, (year, scene) in enumerate(SCENES):
         folder = root / "canopy_height" / year
         _write(folder / "spot" / f"compressed_pansharpened_{scene}.tif", pixels(number))
-        _write(folder / "lidar" / f"compressed_lidar_{scene}.tif", decimetres(number)[None])
+        around = np.pad(decimetres(number), [(max(-row, 0), 0), (max(-col, 0), 0)])
+        path = folder / "lidar" / f"compressed_lidar_{scene}.tif"
+        _write(path, around[None, max(row, 0) :, max(col, 0) :], start)
     table = {
         "type": "FeatureCollection",
         "crs": {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::2154"}},
@@ -77,12 +85,13 @@ def write(root: Path) -> None:
     (root / "canopy_height/geometries.geojson").write_text(json.dumps(table))
 
 
-def _write(path: Path, layers: np.ndarray) -> None:
+def _write(path: Path, layers: np.ndarray, start: tuple[float, float] = (0, 0)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = layers.shape
+    left, top = LEFT_M + PIXEL_M * start[1], TOP_M - PIXEL_M * start[0]
     with rasterio.open(
         path, "w", driver="GTiff", count=count, height=height, width=width, dtype=layers.dtype,
-        crs="EPSG:2154", transform=from_origin(LEFT_M, TOP_M, PIXEL_M, PIXEL_M),
+        crs="EPSG:2154", transform=from_origin(left, top, PIXEL_M, PIXEL_M),
     ) as raster:  # fmt: skip
         raster.write(layers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from eosfm_cli.commands.app import main
 from eosfm_cli.data.sources import open_source
 from eosfm_cli.errors import DataError
 from eosfm_cli.recipe import load_recipe
@@ -161,6 +163,14 @@ def test_snowy_and_cloudy_patches_are_left_out(every: dict[str, dict[str, Any]])
     assert set(every) == set(ben.PATCHES[:5])
 
 
+def test_they_are_counted_once(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a row, nobody knows which picture of one sensor is of which of the other."""
+    assert main(["data", "check", "ben", "--data-root", str(whole.parent), "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["recipes"]
+    for path in found["paths"]:
+        assert path["found"] == path["expected"] == (1 if path["kind"] == "labels" else 6)
+
+
 # --------------------------------------------------------------------------- what is wrong
 
 
@@ -170,6 +180,23 @@ def test_a_patch_without_its_other_sensor(root: Path) -> None:
     with pytest.raises(DataError) as caught:
         open_source(plain_recipe("ben"), root.parent)
     assert ben.PATCHES[1] in caught.value.message or name in caught.value.message
+
+
+@pytest.mark.parametrize("content", [None, b"PAR1 and no more"])
+def test_without_the_table_nothing_else_is_said(
+    content: bytes | None, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What pairs and divides the files stands in it: the rest would only follow from that."""
+    table = root / "metadata.parquet"
+    table.unlink()
+    if content is not None:
+        table.write_bytes(content)
+    options = ["--data-root", str(root.parent), "--json"]
+    assert main(["data", "check", "bigearthnetv2", *options]) == 3
+    (found,) = json.loads(capsys.readouterr().out)["recipes"]
+    (problem,) = found["problems"]
+    assert str(table) in problem["text"]
+    assert not found["notes"]
 
 
 def test_a_file_of_another_size_is_told_when_it_is_read(root: Path) -> None:

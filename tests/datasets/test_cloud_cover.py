@@ -17,6 +17,7 @@ from eosfm_cli.recipe import Recipe
 from tests.datasets import cloud_cover as clouds
 from tests.datasets.opening import ids, items, opened, plain_recipe
 from tests.listening import Listener
+from tests.rasters import write_tif
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,15 @@ def test_the_buckets_own_folders(tmp_path: Path, whole: Path) -> None:
     clouds.write(root, train="public", test="private")
     assert ids(opened(recipe(), root)) == ids(opened(recipe(), whole))
     assert np.array_equal(chips(root)["zzaw"]["image"].numpy(), clouds.pixels("zzaw"))
+
+
+def test_clear_is_a_class_where_files_call_it_nodata(root: Path) -> None:
+    for split, listed in (("train", clouds.TRAIN), ("test", clouds.TEST)):
+        for chip in listed:
+            path = root / split / f"{split}_labels" / f"{chip}.tif"
+            write_tif(path, clouds.labels(chip).astype(np.uint8), nodata=0)
+    for chip, item in chips(root).items():
+        assert np.array_equal(item["mask"].numpy(), clouds.labels(chip))
 
 
 def test_the_sample_layout_opens(sample_data: Callable[[str], Path], tmp_path: Path) -> None:

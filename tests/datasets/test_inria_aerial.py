@@ -15,6 +15,7 @@ from eosfm_cli.recipe import load_recipe
 from tests.datasets import inria_aerial
 from tests.datasets.inria_aerial import CITIES, NAMES
 from tests.datasets.opening import ids, items, opened, plain_recipe
+from tests.listening import Listener
 from tests.rasters import write_tif
 
 OFFICIAL = {f"{city}{number}" for city in CITIES for number in (1, 2, 3, 4, 5)}
@@ -86,6 +87,24 @@ def test_pairs_are_not_made_by_sorting(root: Path) -> None:
     (root / "AerialImageDataset/train/gt/chicago6.tif").unlink()
     with pytest.raises(DataError, match=r"chicago6\.tif"):
         open_source(load_recipe("inria-aerial"), root.parent)
+
+
+def test_who_has_some_of_the_cities_trains_on_them(root: Path) -> None:
+    """With `absent: skip`; otherwise what the split names and is not there is told."""
+    for path in root.rglob("vienna*.tif"):
+        path.unlink()
+    (root / "AerialImageDataset/train/gt/austin1.tif").unlink()
+    with pytest.raises(DataError, match="vienna1") as caught:
+        open_source(load_recipe("inria-aerial"), root.parent)
+    assert "dataset.split.absent=skip" in caught.value.hint
+    listener = Listener()
+    parts = ids(opened(plain_recipe("inria-aerial", dataset__split__absent="skip"), root, listener))
+    assert set(parts["test"]) == {n for n in OFFICIAL if "vienna" not in n} - {"austin1"}
+    there = {name for name in NAMES if "vienna" not in name} - {"austin1"}
+    assert {name for part in parts.values() for name in part} == there
+    said = "\n".join(listener.warnings)
+    assert "vienna1" in said
+    assert "austin1" in said
 
 
 def test_labels_are_read_by_their_values(root: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from eosfm_cli.data.datamodule import TileDataModule
@@ -97,6 +98,18 @@ def test_the_official_archive_is_enough(sheets: Path) -> None:
     data = opened(plain_recipe("landcoverai", tile__size=32), sheets)
     assert len(data.dataset("test")) == 4 * data.sample_counts["test"]
     assert plain_recipe("landcoverai").tile.train == "random"
+
+
+def test_background_is_a_class_also_where_files_call_it_nodata(
+    sheets: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(sheets, tmp_path / "landcoverai"))
+    for path in (root / "masks").iterdir():
+        with rasterio.open(path, "r+") as mask:
+            mask.nodata = 0
+    data = opened(plain_recipe("landcoverai", tile__size=64, tile__train="grid"), root)
+    for name, item in items(data, "test").items():
+        assert np.array_equal(item["mask"].numpy(), landcoverai.classes(name))
 
 
 def test_turned_masks_gain_no_background(sheets: Path) -> None:

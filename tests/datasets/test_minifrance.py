@@ -83,6 +83,17 @@ def test_labels_without_images_are_no_samples(root: Path) -> None:
     assert sum(map(len, source.samples.values())) == len(minifrance.NAMES)
 
 
+def test_labels_without_images_do_not_change_the_split(root: Path, whole: Path) -> None:
+    """A share of what can be read is drawn, whatever else the labels' archive holds."""
+    for department in range(50, 90):
+        name = f"{department}-2014-0{department}5-6500-LA93-0M50-E080"
+        folder = root / "labels/labels" / f"D0{department}"
+        write_tif(folder / f"{name}_UA2012.tif", np.ones((64, 64), np.uint8))
+    assert ids(opened(plain_recipe("minifrance"), root)) == ids(
+        opened(plain_recipe("minifrance"), whole)
+    )
+
+
 # ------------------------------------------------------------------ what other loaders get wrong
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
+from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +83,39 @@ def test_squares_of_no_whole_number_of_pixels_fit_in_one_batch(whole: Path) -> N
     assert sizes == {(canopy.SQUARE_PX,) * 2}
 
 
+@pytest.mark.parametrize("start", [(-0.4, -0.3), (-1, -1), (-20.4, -30.2), (0.3, 0.45)])
+def test_heights_are_found_by_place(start: tuple[float, float], tmp_path: Path) -> None:
+    """They are cut from a mosaic of another grid, and end where that ends."""
+    root = tmp_path / "opencanopy"
+    canopy.write(root, start=start)
+    size, every = canopy.SQUARE_PX, {k: v for split in SPLITS for k, v in squares(split).items()}
+    data = opened(recipe(), root)
+    for item in (item for split in SPLITS for item in items(data, split).values()):
+        square = every[corner(item["image"])]
+        heights = canopy.decimetres(square.scene)[square.pixels] / 10
+        assert np.allclose(item["mask"][:size, :size].numpy(), heights, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", [(-20, 2), (2, 0)])
+def test_heights_that_do_not_reach_a_square_are_told(
+    start: tuple[float, float], tmp_path: Path
+) -> None:
+    root = tmp_path / "opencanopy"
+    canopy.write(root, start=start)
+    with pytest.raises(DataError, match=r"lidar_\d+\.tif has .* and does not show all"):
+        opened(recipe(), root)
+
+
+@pytest.mark.parametrize("factor", [2, 1.02])
+def test_heights_of_other_pixels_are_told(factor: float, whole: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(whole, tmp_path / "opencanopy"))
+    path = next(root.rglob("compressed_lidar_*.tif"))
+    with rasterio.open(path, "r+") as raster:
+        raster.transform @= rasterio.Affine.scale(factor)
+    with pytest.raises(DataError, match=rf"{path.name} has pixels of {1.5 * factor:g} ×"):
+        opened(recipe(), root)
+
+
 def test_random_crops_stay_inside_their_square(whole: Path) -> None:
     dataset = opened(recipe(tile__size=32, tile__train="random"), whole).dataset("train")
     known = {
@@ -104,6 +140,17 @@ def test_variants_choose_bands_by_name(name: str, order: list[int], whole: Path)
     every = items(opened(recipe(), whole), "test")
     for key, item in items(opened(recipe(name), whole), "test").items():
         assert torch.equal(item["image"], every[key]["image"][order])
+
+
+def test_the_download_asks_for_every_file(whole: Path) -> None:
+    """Each pattern has an `--include` of its own: without, it would count as a file's name."""
+    command = shlex.split((recipe().dataset.download or "").strip("`"))
+    patterns = [after for option, after in pairwise(command) if option == "--include"]
+    files = [path for path in whole.rglob("*.*") if path.is_file()]
+    assert len(files) == 2 * len(canopy.SCENES) + 1
+    for path in files:
+        name = path.relative_to(whole).as_posix()
+        assert any(fnmatch(name, pattern) for pattern in patterns), name
 
 
 def test_a_feature_at_no_place_is_told(whole: Path, tmp_path: Path) -> None:

@@ -33,6 +33,18 @@ from tests.rasters import write_tif
 LARGE = {"2_11": (600, 700), "6_8": (33, 71), "2_13": (95, 32)}
 BANDS = ("red", "green", "blue", "nir")
 PLAIN = {band: {"mean": 0, "std": 1} for band in BANDS}
+COLOURS = np.array(
+    [
+        (255, 0, 0),
+        (255, 255, 255),
+        (0, 0, 255),
+        (0, 255, 255),
+        (0, 255, 0),
+        (255, 255, 0),
+        (0, 0, 0),
+    ]
+)
+"""Those of the classes in their order, and that of boundaries."""
 
 
 @pytest.fixture(scope="module")
@@ -207,6 +219,31 @@ def test_labels_without_boundaries(three: Path) -> None:
     assert (mask[5:40, :50] == 2).all()
 
 
+@pytest.mark.parametrize("boundary", [True, False])
+def test_labels_that_were_written_with_loss(boundary: bool, three: Path) -> None:
+    """Of 4_12 every pixel is off, white is (225, 227, 227) and cyan (9, 222, 221) there; of 6_7 the
+    cars are."""
+    folder, ending = (
+        ("5_Labels_all", "") if boundary else ("5_Labels_all_noBoundary", "_noBoundary")
+    )
+    rng = np.random.default_rng(0)
+    for name in ("2_10", "6_7", "2_13"):
+        classes = potsdam_classes(POTSDAM.index(name), (40, 50))
+        if not boundary:
+            classes[::9] = 6
+        colours = COLOURS[classes].transpose(2, 0, 1)
+        colours = np.abs(colours - rng.integers(0, 87, colours.shape)).astype(np.uint8)
+        colours[:, classes == 5] = np.array([[252], [255], [0]])
+        write_tif(three / folder / f"top_potsdam_{name}_label{ending}.tif", colours)
+    of_it = recipe(
+        "potsdam" if boundary else "potsdam-noboundary",
+        dataset__split={"by": "list", "train": ["2_10"], "val": ["6_7"], "test": ["2_13"]},
+        tile__size=64,
+    )
+    mask = module(of_it, three).dataset("test")[0]["mask"][:40, :50].numpy()
+    assert np.array_equal(mask, np.where(classes == 6, 255, classes))
+
+
 @pytest.mark.parametrize("name", ["top_potsdam_2_10_label.tif", "ROIs1158_spring", "a [b]*"])
 def test_the_roots_own_name_is_no_pattern(name: str, three: Path) -> None:
     root = three.rename(three.parent / name)
@@ -295,7 +332,7 @@ def test_one_label_missing_of_samples_that_may_be_absent(tmp_path: Path) -> None
     source = open_source(recipe(dataset__split__absent="skip"), tmp_path, listener)
     assert [s.id for s in source.samples["train"]] == ["2_11"]
     assert source.samples["train"][0].mask.name == "top_potsdam_2_11_label.tif"
-    assert "1 listed samples lack a file and are left out: 2_10" in listener.warnings[1]
+    assert "1 listed sample left out for lack of a file: 2_10" in listener.warnings[1]
 
 
 def test_a_truncated_image_is_told_when_it_is_read(three: Path) -> None:
@@ -332,7 +369,7 @@ def test_a_mask_of_another_size(three: Path) -> None:
 def test_a_mask_without_colours(three: Path) -> None:
     write_tif(three / "5_Labels_all/top_potsdam_6_7_label.tif", np.zeros((40, 50), np.uint8))
     said = refused(of_three(), three)
-    assert "top_potsdam_6_7_label.tif has 1 bands of uint8; label colours are read" in said
+    assert "top_potsdam_6_7_label.tif has 1 band of uint8; label colours are read" in said
     assert "encoding: values" in said
 
 
@@ -370,10 +407,10 @@ def test_stray_files_are_told_and_shift_nothing(three: Path) -> None:
     source: FolderSource = open_source(of_three(), three.parent, listener)
     assert source.samples["val"][0].mask.name == "top_potsdam_6_7_label.tif"
     assert listener.warnings == [
-        "3 files stand among the samples but are not named as the recipe says, and are left out: "
+        "3 files among the samples left out, not named as the recipe says: "
         "4_Ortho_RGBIR/a.tif, 4_Ortho_RGBIR/top_potsdam_2_1.tif, "
         "4_Ortho_RGBIR/top_potsdam_6_7_RGBIR.TIF.",
-        "1 samples on disk are in no split: 3_10.",
+        "1 sample on disk in no split: 3_10.",
     ]
 
 

@@ -229,6 +229,16 @@ def test_a_season_less_may_be_enough(root: Path) -> None:
     assert "6 of 24 listed samples are not on disk and are left out" in listener.warnings[0]
 
 
+def test_scenes_without_labels_do_not_use_up_the_share(root: Path) -> None:
+    """Those that were drawn before lose their land cover: others validate."""
+    for drawn in scenes(open_source(recipe(), root.parent), "val"):
+        season, _, scene = drawn.rpartition("_")
+        shutil.rmtree(root / season / f"lc_{scene}")
+    source = open_source(recipe(dataset__split__absent="skip"), root.parent)
+    assert len(scenes(source, "train")) == 5
+    assert len(scenes(source, "val")) == 1
+
+
 @pytest.mark.parametrize("name", ["train_list.txt", "test_list.txt"])
 def test_a_list_is_missing(name: str, root: Path) -> None:
     (root / name).unlink()
@@ -262,7 +272,7 @@ def test_a_patch_in_a_wrong_folder_is_told(root: Path) -> None:
     source = open_source(recipe("sen12ms-s1"), root.parent, listener)
     assert sum(len(part) for part in source.samples.values()) == 24
     assert "ROIs1158_spring/s1_2/ROIs1158_spring_s1_1_p9.tif" in listener.warnings[0]
-    assert listener.warnings[1] == "1 samples on disk are in no split: ROIs1158_spring_1_p9."
+    assert listener.warnings[1] == "1 sample on disk in no split: ROIs1158_spring_1_p9."
 
 
 # --------------------------------------------------------------------------- as typed
