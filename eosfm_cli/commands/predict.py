@@ -183,7 +183,7 @@ Window = Annotated[
         min=32,
         metavar="N",
         help="Edge of the windows in pixels, a multiple of 32.",
-        show_default="512, or the model's tile where that is larger",
+        show_default="768, or the model's tile where that is larger",
         rich_help_panel=COMPUTING,
     ),
 ]

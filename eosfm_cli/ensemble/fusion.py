@@ -24,6 +24,8 @@ Level = Sequence[Tensor | None]
 Views = Sequence[Sequence[Tensor] | None]
 Widths = Sequence[Sequence[int]]
 """`widths[view][level]`: channels that come in."""
+_FEW = 16
+"""Pixels of a level up to which a convolution costs more in its preparation than in its sums."""
 
 
 class Scaling(NamedTuple):
@@ -155,7 +157,7 @@ class Conv1x1(nn.Module):
 
     def terms(self, index: int, levels: Sequence[Tensor]) -> list[Tensor]:
         """What the view `index` adds to the sum, per level."""
-        return [conv(level) for conv, level in zip(self.views[index], levels, strict=True)]
+        return [_mixed(*pair) for pair in zip(self.views[index], levels, strict=True)]
 
     def finish(self, sums: Sequence[Tensor]) -> list[Tensor]:
         """The pyramid of a sum over views."""
@@ -315,6 +317,14 @@ def _sums(fusion: Conv1x1 | Mlp, views: Views) -> list[Tensor]:
         if levels is not None:
             sums = added(sums, fusion.terms(index, levels))
     return sums
+
+
+def _mixed(conv: nn.Conv2d, level: Tensor) -> Tensor:
+    """A 1×1 convolution of a level; of few pixels as the linear map that it is, which is faster."""
+    if level.shape[-2] * level.shape[-1] > _FEW:
+        return conv(level)
+    pixels = F.linear(level.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
+    return pixels.permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
