@@ -17,8 +17,15 @@ import yaml
 from eosfm_cli.licences import hub_identifier, strictest
 from eosfm_cli.manifest import EnsembleManifest, ModelManifest, PastWork, SpecialistInfo
 from eosfm_cli.results import MAIN_METRICS
+from eosfm_cli.words import counted
 
 _PIPELINES = {"segmentation": "image-segmentation", "classification": "image-classification"}
+_SCENES = {
+    "change": "after.tif --before before.tif",
+    "classification": "image.tif",
+    "multilabel": "image.tif",
+}
+"""What models of a task take, where that is not a scene."""
 LIBRARY = "library_name: eosfm"
 """The line by which a card is known as one of ours."""
 
@@ -162,7 +169,7 @@ def _result(task: str, recipe: str, title: str, metrics: Mapping[str, float]) ->
 
 def _what_it_is(manifest: EnsembleManifest | ModelManifest) -> str:
     parameters = sum(one.parameters for one in manifest.specialists)
-    members = f"{_counted(len(manifest.specialists), 'specialist')} of {parameters:,} parameters"
+    members = f"{counted(len(manifest.specialists), 'specialist')} of {parameters:,} parameters"
     method = (
         "The method is that of [EoS-FM](https://arxiv.org/abs/2511.21523): an ensemble of small "
         "Earth-observation encoders, each trained on its own dataset and bands."
@@ -171,10 +178,21 @@ def _what_it_is(manifest: EnsembleManifest | ModelManifest) -> str:
         return (
             f"A {manifest.task} model of [eosfm](#how-to-use): {members}, with a "
             f"{_plain(manifest.decoder.name)} on top, fitted to the recipe "
-            f"{_plain(manifest.recipe)}. {method}"
+            f"{_plain(manifest.recipe)}.{_pruned(manifest)} {method}"
         )
     return (
         f"An ensemble for [eosfm](#how-to-use): {members}, ready to be fitted to a task. {method}"
+    )
+
+
+def _pruned(manifest: ModelManifest) -> str:
+    """What it lacks of the model that was fitted."""
+    if not manifest.left_out:
+        return ""
+    gone = _plain(", ".join(manifest.left_out))
+    return (
+        f" It was pruned from {_plain(manifest.pruned_from or 'the fitted model')} and not fitted "
+        f"again: {counted(len(manifest.left_out), 'specialist')} left out ({gone})."
     )
 
 
@@ -204,6 +222,7 @@ def _of_the_model(manifest: ModelManifest) -> list[str]:
         ("task", manifest.task),
         ("bands, in this order", ", ".join(manifest.bands)),
         ("classes", ", ".join(one.name for one in manifest.classes)),
+        ("values", manifest.target.title if manifest.target else ""),
         ("tile", f"{manifest.tile_size} pixels"),
         ("fusion", encoder.fusion),
         ("normalisation", encoder.normalize),
@@ -213,7 +232,11 @@ def _of_the_model(manifest: ModelManifest) -> list[str]:
         [name, f"{value:.4f}"] for name, value in manifest.metrics.items() if math.isfinite(value)
     ]
     scores = ["## Scores", _table(["metric", "value"], metrics)] if metrics else []
-    return ["## Input and output", _table(["", ""], [list(fact) for fact in facts]), *scores]
+    return [
+        "## Input and output",
+        _table(["", ""], [list(fact) for fact in facts if fact[1]]),
+        *scores,
+    ]
 
 
 def _specialist_table(specialists: Sequence[SpecialistInfo]) -> str:
@@ -222,7 +245,7 @@ def _specialist_table(specialists: Sequence[SpecialistInfo]) -> str:
         [
             one.name,
             one.backbone,
-            ", ".join(one.bands) if one.bands else f"{one.in_chans} channels, not named",
+            ", ".join(one.bands) if one.bands else f"{counted(one.in_chans, 'channel')}, not named",
             f"{one.parameters:,}",
             one.recipe or "",
             _score(one.metrics),
@@ -243,10 +266,8 @@ def _usage(manifest: EnsembleManifest | ModelManifest, file: str) -> str:
     file = shlex.quote(file)
     if not isinstance(manifest, ModelManifest):
         use = [f"eosfm fit-ensemble RECIPE --ensemble {file}"]
-    elif manifest.task == "segmentation":
-        use = [f"eosfm predict scene.tif --model {file}"]
     else:
-        use = []
+        use = [f"eosfm predict {_SCENES.get(manifest.task, 'scene.tif')} --model {file}"]
     commands = "\n".join([f"eosfm inspect {file}", *use])
     return f"```bash\n{commands}\n```\n\nBands are found by their names, and the plan is printed."
 
@@ -295,10 +316,6 @@ def _plain(text: str) -> str:
     """Text from a file as it can stand in a line of Markdown: it may come from anybody."""
     one_line = " ".join(text.split())
     return one_line.replace("|", r"\|").replace("<", "&lt;").replace("[", r"\[").replace("`", "'")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _distinct(texts: Iterable[str | None]) -> list[str]:

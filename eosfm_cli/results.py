@@ -626,8 +626,36 @@ class PrecisionChange:
     in_32_bits: float
     found: float
     """In the other format."""
-    share_changed: float
-    """Of all pixels or samples with a label, those that get another class."""
+    share_changed: float | None = None
+    """Of all pixels, samples or labels that are known, those that are told otherwise."""
+    difference: float | None = None
+    """Of values, by how much they differ on average."""
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """How well one of the labels was found that a sample may have several of."""
+
+    name: str
+    ap: float | None
+    """Average precision, over all thresholds; the other scores are of a probability above one
+    half."""
+    f1: float | None
+    precision: float | None
+    recall: float | None
+    reference: int
+    """How many samples show it."""
+    predicted: int
+    """How many are said to."""
+
+
+@dataclass(frozen=True)
+class ComparedValues:
+    """Values that were set against those that are known."""
+
+    pixels: int
+    reference: ValueSummary
+    predicted: ValueSummary
 
 
 @dataclass(frozen=True)
@@ -645,16 +673,20 @@ class EvaluationResult:
     """What is counted: pixels or samples."""
     metrics: dict[str, float]
     """Over all classes, by the names that a run's summary has."""
-    classes: tuple[ClassScore, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    """Rows are the reference's classes, columns the predicted ones, both in `classes`' order."""
     left_out: dict[str, int]
     """Why pixels are not counted -> how many."""
     json: Path
     csv: Path
-    confusion_csv: Path
     png: Path
     cost: Cost
+    classes: tuple[ClassScore, ...] | tuple[LabelScore, ...] = ()
+    """None of values."""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Rows are the reference's classes, columns the predicted ones, both in `classes`' order; none
+    of values and of several labels."""
+    confusion_csv: Path | None = None
+    values: ComparedValues | None = None
+    """Where values were compared, and no classes."""
     change: PrecisionChange | None = None
     """Where a precision was asked for that is not 32 bits."""
 

@@ -27,11 +27,13 @@ from rasterio.warp import transform
 
 from eosfm_cli.carbon.ledger import read_ledger
 from eosfm_cli.commands.app import main
+from eosfm_cli.manifest import read_manifest
 from eosfm_cli.progress import Silent
 from eosfm_cli.raster.comparison import count_pairs, laid_over, open_classes
 from eosfm_cli.raster.geotiff import new_map
 from eosfm_cli.raster.grid import Grid
 from eosfm_cli.raster.layers import class_layer
+from eosfm_cli.raster.residuals import Residuals
 from eosfm_cli.recipe import ClassSpec
 from eosfm_cli.run_dir import RunDir
 from tests.rasters import write_tif
@@ -267,6 +269,119 @@ def test_classes_numbered_otherwise_are_matched_by_name(
     _, err = compared(capsys, "map.tif", "--reference", "other.tif")
     assert "warning: classes are matched by number" in err
     assert "0 is water in the map and forest in other.tif" in err
+
+
+def write_heights(path: Path, heights: np.ndarray, unit: str | None = None, **changes: Any) -> Path:
+    write_tif(path, heights.astype(np.float32), **changes)
+    with rasterio.open(path, "r+") as raster:
+        raster.units = (unit,)
+    return path
+
+
+def test_maps_of_values_are_compared_as_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    truth = rng.gamma(2, 10, (40, 50)).astype(np.float32)
+    found = truth + rng.normal(1, 2, truth.shape).astype(np.float32)
+    found[:2], truth[1:4] = -9999, np.nan
+    write_heights(Path("heights.tif"), found, "m", nodata=-9999)
+    write_heights(Path("truth.tif"), truth, "dm")
+    result, err = compared(capsys, "heights.tif", "--reference", "truth.tif")
+    both = (found != -9999) & np.isfinite(truth)
+    error = found[both].astype(float) - truth[both]
+    assert result["metrics"]["RMSE"] == pytest.approx(np.sqrt((error**2).mean()))
+    assert result["metrics"]["Bias"] == pytest.approx(error.mean())
+    assert result["values"]["pixels"] == both.sum()
+    assert result["left_out"] == {"no value in the map": 100, "no value in the reference": 100}
+    assert result["values"]["reference"]["unit"] == "m"
+    assert "heights.tif holds values, no classes" in err
+    assert "warning: heights.tif is in m and truth.tif in dm: compared as they are" in err
+    assert main(["evaluate", "heights.tif", "--reference", "truth.tif"]) == 0
+    out, err = capsys.readouterr()
+    assert re.search(rf"^{result['metrics']['RMSE']:#.4g} m +", out, re.MULTILINE)
+    assert "wrote heights_scatter.png" in err
+
+
+@pytest.mark.parametrize("nodata", [None, 0.0])
+def test_a_finer_reference_is_averaged_onto_a_map_of_values(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    nodata: float | None,
+) -> None:
+    """Four reference pixels lie in each pixel of the map; those without a value do not count."""
+    monkeypatch.chdir(tmp_path)
+    fine = np.random.default_rng(0).uniform(1, 30, (40, 60)).astype(np.float32)
+    if nodata is not None:
+        fine[::2, ::2] = nodata
+    known = np.where(fine == nodata, np.nan, fine).reshape(20, 2, 30, 2)
+    write_heights(Path("map.tif"), np.nanmean(known, axis=(1, 3)) + 0.5)
+    write_heights(Path("truth.tif"), fine, nodata=nodata)
+    with rasterio.open("map.tif") as raster:
+        left, top, pixel = raster.bounds.left, raster.bounds.top, raster.res[0]
+    with rasterio.open("truth.tif", "r+") as raster:
+        raster.transform = from_origin(left, top, pixel / 2, pixel / 2)
+    result, err = compared(capsys, "map.tif", "--reference", "truth.tif")
+    assert "by the mean of what lies in each pixel" in err
+    assert result["values"]["pixels"] == 600
+    assert result["metrics"]["MAE"] == pytest.approx(0.5, abs=1e-5)
+    assert result["metrics"]["Bias"] == pytest.approx(0.5, abs=1e-5)
+
+
+def test_values_that_a_recipe_ignores_stay_out_of_the_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fine = np.full((40, 60), 50, np.uint16)
+    fine[::2, ::2] = 65535
+    write_tif(Path("truth.tif"), fine)
+    write_heights(Path("map.tif"), np.full((20, 30), 6.0))
+    with rasterio.open("map.tif") as raster:
+        left, top, pixel = raster.bounds.left, raster.bounds.top, raster.res[0]
+    with rasterio.open("truth.tif", "r+") as raster:
+        raster.transform = from_origin(left, top, pixel / 2, pixel / 2)
+    recipe = {
+        **{key: RECIPE[key] for key in ("title", "dataset", "tile")},
+        "task": "regression",
+        "target": {"name": "height", "unit": "m"},
+    }
+    masks = {"path": "masks/{id}.tif", "scale": 0.1, "offset": 1, "ignore": [65535]}
+    recipe["dataset"] = {**RECIPE["dataset"], "masks": masks}
+    Path("heights.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    words = ["map.tif", "--reference", "truth.tif", "--classes", "heights.yaml"]
+    result, _ = compared(capsys, *words)
+    assert result["values"]["reference"]["max"] == pytest.approx(6)
+    assert result["metrics"]["RMSE"] == pytest.approx(0, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(-1e4, 1e6), st.floats(-1e4, 1e6)), max_size=20),
+        min_size=1,
+        max_size=5,
+    ).filter(lambda parts: sum(map(len, parts)) > 0)
+)
+def test_residuals_are_those_of_all_parts_together(
+    parts: list[list[tuple[float, float]]],
+) -> None:
+    residuals = Residuals(sample=7)
+    for part in parts:
+        pairs = np.array(part).reshape(-1, 2)
+        residuals.add(pairs[:, 0], pairs[:, 1])
+    predicted, known = np.array([pair for part in parts for pair in part]).T
+    error = predicted - known
+    metrics = residuals.metrics()
+    assert residuals.count == len(error)
+    assert metrics["RMSE"] == pytest.approx(np.sqrt((error**2).mean()))
+    assert metrics["MAE"] == pytest.approx(np.abs(error).mean())
+    assert residuals.bias == pytest.approx(error.mean(), abs=1e-6)
+    assert residuals.known == pytest.approx((known.min(), known.mean(), known.max()), abs=1e-6)
+    drawn = list(zip(*residuals.sample, strict=True))
+    assert len(drawn) == min(7, len(error))
+    assert not Counter(drawn) - Counter(zip(predicted, known, strict=True))
 
 
 def recipe_file(path: Path, **masks: Any) -> str:
@@ -551,6 +666,53 @@ def test_runs_that_have_nothing_to_measure_are_refused(project: Project) -> None
     assert "--reference" in project.run("evaluate", "data/tiny/masks/a-1.tif", code=3)
     said = project.run("evaluate", "tiny-rgb", "--data-root", "elsewhere", code=3)
     assert "--data-root" in said
+
+
+def pruned(project: Project, *words: str) -> dict[str, Any]:
+    run = only_run(project.folder, "fit", "tiny")
+    return project.json("prune", str(run.path), "--exclude", "tiny-s1", "--measure", *words)
+
+
+def test_a_pruned_model_is_measured_on_the_data_of_its_fit(project: Project) -> None:
+    run = only_run(project.folder, "fit", "tiny")
+    path = pruned(project)["path"]
+    whole = project.json("evaluate", str(run.path))
+    said = project.run("evaluate", path)
+    assert "pruned: without tiny-s1" in said
+    assert re.search(r"^  tiny-rgb ", said, re.MULTILINE)
+    assert not re.search(r"^  tiny-s1 ", said, re.MULTILINE)
+    assert f"next: eosfm predict scene.tif --model {path}" in said
+    found = json.loads((run.path / "evaluation-model-pruned.json").read_text())
+    assert found["metrics"]["mIoU"] == pytest.approx(read_manifest(Path(path)).metrics["mIoU"])
+    assert json.loads((run.path / "evaluation.json").read_text()) == whole
+    assert (found["subject"], found["split"]) == (path, "test")
+
+
+def test_a_model_away_from_its_run_is_measured_on_the_recipe_that_is_named(
+    project: Project,
+) -> None:
+    Path("elsewhere").mkdir()
+    beside = pruned(project)["path"]
+    path = pruned(project, "--output", "elsewhere/small.safetensors")["path"]
+    said = project.run("evaluate", path, code=3)
+    assert "was fitted to 'tiny'" in said
+    assert "--recipe FILE.yaml" in said
+    found = project.json("evaluate", path, "--recipe", "tiny.yaml")
+    assert found["metrics"] == project.json("evaluate", beside)["metrics"]
+    assert found["csv"] == "elsewhere/evaluation-small-tiny.csv"
+    assert "log.txt" not in {file.name for file in Path("elsewhere").iterdir()}
+    other = {**RECIPE, "classes": [*RECIPE["classes"][:2], {"name": "city"}]}
+    Path("other.yaml").write_text(yaml.safe_dump(other, sort_keys=False))
+    assert "only in the model: town" in project.run(
+        "evaluate", path, "--recipe", "other.yaml", code=2
+    )
+    assert "There is no file elsewhere/none.safetensors" in project.run(
+        "evaluate", "elsewhere/none.safetensors", code=3
+    )
+    project.run("export")
+    said = project.run("evaluate", "experiments/ensemble.safetensors", code=3)
+    assert "is an ensemble of specialists, no fitted model" in said
+    assert "eosfm fit-ensemble RECIPE --ensemble experiments/ensemble.safetensors" in said
 
 
 def test_weights_that_are_no_numbers_are_refused(project: Project) -> None:

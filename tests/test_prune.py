@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,16 @@ def test_the_file_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert isinstance(found, ModelManifest)
     assert found.left_out == ("nir", "s1")
     capsys.readouterr()
-    assert main(["inspect", again["path"]]) == 0
-    assert "rgb" in capsys.readouterr().out
+    assert main(["inspect", again["path"], "--card", str(tmp_path / "card.md")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(
+        r"^pruned +without nir, s1, from model-pruned\.safetensors$", out, re.MULTILINE
+    )
+    text = (tmp_path / "card.md").read_text()
+    assert "pruned from model-pruned.safetensors and not fitted again" in text
+    assert "2 specialists left out (nir, s1)" in text
+    assert main(["inspect", str(run.path)]) == 0
+    assert "pruned" not in capsys.readouterr().out
 
 
 def test_what_it_took_is_in_the_ledger_and_in_the_file(

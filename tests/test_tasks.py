@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -399,8 +401,6 @@ def test_what_does_not_go_with_a_task_is_refused(of: Any) -> None:
     assert "--before is for models of change" in err
     _, err = project.run("predict", "a.tif", "--output", "a.shp", code=2)
     assert "--output a.csv" in err
-    _, err = project.run("evaluate", code=2)
-    assert "summary.json" in err
     project = of("regression")
     _, err = project.run("predict", "a.tif", "--before", "b.tif", code=2)
     assert "takes one date" in err
@@ -416,6 +416,139 @@ def test_change_is_evaluated_like_a_map(of: Any) -> None:
     (run,) = Path(project.folder, result["subject"]).parent.iterdir()
     metrics = RunDir(run).read_summary()["metrics"]
     assert result["metrics"]["mIoU"] == pytest.approx(metrics["mIoU"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "use", "gives"),
+    [
+        ("regression", "predict scene.tif", "| values | canopy height (m) |"),
+        ("multilabel", "predict image.tif", "| classes | water, wood, town |"),
+        ("change", "predict after.tif --before before.tif", "| classes | same, changed |"),
+    ],
+)
+def test_a_card_says_what_a_model_takes_and_gives(of: Any, task: str, use: str, gives: str) -> None:
+    project = of(task)
+    out, _ = project.run("inspect", "--card", "card.md")
+    text = Path("card.md").read_text()
+    assert f"eosfm {use} --model model.safetensors" in text
+    assert gives in text
+    assert ("| classes |" in text) == (task != "regression")
+    assert bool(re.search(r"(?m)^values +canopy height \(m\)$", out)) == (task == "regression")
+
+
+def summary_of(project: Project, result: Any) -> dict[str, float]:
+    return RunDir(Path(project.folder, result["subject"])).read_summary()["metrics"]
+
+
+def test_every_label_is_scored(of: Any, made: dict[str, Path]) -> None:
+    project = of("multilabel")
+    result = project.json("evaluate", "--data-root", str(made["multilabel"] / "data"), "-o", "out")
+    summary = summary_of(project, result)
+    assert set(result["metrics"]) == {k for k in summary if k[:6] not in ("Class_", "loss")}
+    for name, value in result["metrics"].items():
+        assert value == pytest.approx(summary[name], abs=1e-6), name
+    names = [c["name"] for c in CLASSES]
+    assert [c["name"] for c in result["classes"]] == names
+    assert (result["unit"], result["confusion"], result["values"]) == ("samples", [], None)
+    for one in result["classes"]:
+        there = [n for n in BY_LIST["test"] if one["name"] in SHOWN[n]]
+        assert one["reference"] == len(there)
+        assert (one["ap"] is None) == (not there)
+        if one["f1"] is not None:
+            assert one["f1"] == pytest.approx(summary[f"Class_F1_{one['name']}"], abs=1e-6)
+    with Path("out/evaluation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == names
+    assert Path("out/evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert not Path("out/confusion.csv").exists()
+    out, _ = project.run(
+        "evaluate", "tiny-rgb", "--data-root", str(made["multilabel"] / "data"), "-o", "out"
+    )
+    assert re.search(r"class +AP +F1 +precision +recall +samples", out)
+    assert "F1 over all labels together" in out
+
+
+def test_other_data_with_labels_in_another_order(of: Any, made: dict[str, Path]) -> None:
+    project = of("multilabel")
+    written = yaml.safe_load((made["multilabel"] / "tiny.yaml").read_text())
+    written["classes"] = written["classes"][::-1]
+    Path("turned.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
+    words = ["evaluate", "tiny", "--data-root", str(made["multilabel"] / "data"), "-o", "out"]
+    own, turned = project.json(*words), project.json(*words, "--recipe", "turned.yaml")
+    assert turned["classes"] == own["classes"]
+    assert turned["metrics"] == pytest.approx(own["metrics"])
+
+
+def test_values_are_scored_in_their_unit(of: Any, made: dict[str, Path]) -> None:
+    project = of("regression")
+    data = str(made["regression"] / "data")
+    result = project.json("evaluate", "--data-root", data, "-o", "out")
+    summary = summary_of(project, result)
+    for name in ("RMSE", "MAE", "MSE", "R2_Score"):
+        assert result["metrics"][name] == pytest.approx(summary[name], rel=1e-5), name
+    known = []
+    for name in BY_LIST["test"]:
+        with rasterio.open(Path(data, "regression/masks", f"{name}.tif")) as raster:
+            raw = raster.read(1)
+        known.append(raw[raw != 65535] * 0.1 + 1)
+    known = np.concatenate(known)
+    values = result["values"]
+    assert (values["pixels"], values["reference"]["unit"]) == (known.size, "m")
+    for what in ("min", "mean", "max"):
+        found = values["reference"][what]
+        assert found == pytest.approx(getattr(known, what)(), rel=1e-4), what
+    difference = values["predicted"]["mean"] - values["reference"]["mean"]
+    assert result["metrics"]["Bias"] == pytest.approx(difference, rel=1e-5)
+    assert (result["classes"], result["confusion_csv"]) == ([], None)
+    with Path("out/evaluation.csv").open() as file:
+        rows = {row["score"]: row for row in csv.DictReader(file)}
+    assert (rows["RMSE"]["unit"], rows["R2_Score"]["unit"]) == ("m", "")
+    assert float(rows["RMSE"]["value"]) == result["metrics"]["RMSE"]
+    assert Path("out/scatter.png").read_bytes().startswith(b"\x89PNG")
+    words = ["tiny", "--precision", "bf16", "--data-root", data, "-o", "out"]
+    out, err = project.run("evaluate", *words)
+    assert re.search(r"^RMSE +MAE +bias +R² +pixels\n[\d.]+ m +[\d.]+ m +[+-][\d.]+ m ", out)
+    assert re.search(r"^canopy height \(m\) +min +mean +max\nreference +5\.800 ", out, re.MULTILINE)
+    assert re.search(r"in bf16, .*; values differ by [\d.e-]+ m on average", out)
+    assert "next: eosfm predict scene.tif" in err
+
+
+def test_other_data_in_another_unit_is_refused(of: Any, made: dict[str, Path]) -> None:
+    project = of("regression")
+    written = yaml.safe_load((made["regression"] / "tiny.yaml").read_text())
+    written["target"] = {"name": "biomass", "unit": "t/ha"}
+    Path("biomass.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
+    _, err = project.run("evaluate", "--recipe", "biomass.yaml", code=2)
+    assert "The model gives canopy height (m), and biomass has biomass (t/ha)" in err
+
+
+def test_a_map_of_values_against_a_reference(of: Any, made: dict[str, Path]) -> None:
+    project = of("regression")
+    scene(project.folder / "scene.tif", 1)
+    project.json("predict", "scene.tif", "--no-quicklook")
+    with rasterio.open("scene_pred.tif") as raster:
+        found, profile = raster.read(1).astype(np.float64), raster.profile
+    truth = np.round((found + np.linspace(-2, 4, found.shape[1])) * 10).astype(np.uint16)
+    truth[:3] = 65535
+    write_tif(project.folder / "truth.tif", truth)
+    shutil.copy(made["regression"] / "tiny.yaml", "heights.yaml")
+    words = ["scene_pred.tif", "--reference", "truth.tif", "--classes", "heights.yaml"]
+    result = project.json("evaluate", *words)
+    known = truth[3:] * 0.1 + 1
+    error = found[3:] - known
+    metrics = result["metrics"]
+    assert metrics["RMSE"] == pytest.approx(np.sqrt((error**2).mean()))
+    assert metrics["MAE"] == pytest.approx(np.abs(error).mean())
+    assert metrics["Bias"] == pytest.approx(error.mean())
+    variance = ((known - known.mean()) ** 2).sum()
+    assert metrics["R2_Score"] == pytest.approx(1 - (error**2).sum() / variance)
+    assert result["left_out"] == {"no value in the reference": 3 * found.shape[1]}
+    assert (result["task"], result["values"]["reference"]["name"]) == (
+        "regression",
+        "canopy height",
+    )
+    assert profile["dtype"] == "float32"
+    assert Path("scene_pred_scatter.png").is_file()
 
 
 @pytest.mark.parametrize(

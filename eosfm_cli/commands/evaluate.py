@@ -21,9 +21,10 @@ from eosfm_cli.commands.options import OUTPUT, example, new_app
 from eosfm_cli.confusion import Confusion
 from eosfm_cli.errors import UsageError
 from eosfm_cli.precision import Precision
+from eosfm_cli.words import counted
 
 if TYPE_CHECKING:
-    from eosfm_cli.results import EvaluationResult, PrecisionChange
+    from eosfm_cli.results import ComparedValues, EvaluationResult, PrecisionChange
 
 app = new_app()
 
@@ -33,8 +34,9 @@ _A_MAP, _A_MODEL = "A map against a reference", "A model on its data"
 Subject = Annotated[
     str | None,
     typer.Argument(
-        metavar="RUN|MAP",
-        help="A run folder, or the name of a specialist or recipe; with --reference, a map.",
+        metavar="RUN|MODEL|MAP",
+        help="A run folder, a model file (also a pruned one), or the name of a specialist or "
+        "recipe; with --reference, a map.",
         show_default="the newest completed run",
     ),
 ]
@@ -49,7 +51,7 @@ OtherRecipe = Annotated[
     typer.Option(
         "--recipe",
         metavar="RECIPE",
-        help="Other data, whose classes have the same names.",
+        help="Other data, whose classes have the same names or whose values the same unit.",
         show_default="the run's own",
         autocompletion=options.recipe_names,
         rich_help_panel=_A_MODEL,
@@ -96,7 +98,7 @@ Classes = Annotated[
     str | None,
     typer.Option(
         metavar="RECIPE",
-        help="A recipe that says how the reference writes the classes.",
+        help="A recipe that says how the reference writes classes, or a regression's values.",
         show_default="the map's own numbers and names",
         autocompletion=options.recipe_names,
         rich_help_panel=_A_MAP,
@@ -131,11 +133,13 @@ def evaluate(
     output: Output = None,
     json: options.Json = False,
 ) -> None:
-    """Score a model on its data, or a map, class by class.
+    """Score a model on its data, or a map, class by class or in the unit of its values.
 
     A model is scored on its test split, a map against a reference raster. Precision is also called
     the user's accuracy, recall the producer's. Scores, the confusion matrix and its picture are
-    written as evaluation.json, evaluation.csv, confusion.csv and confusion.png.
+    written as evaluation.json, evaluation.csv, confusion.csv and confusion.png. Models of several
+    labels have the average precision of each, in evaluation.png; values have RMSE, MAE, bias (what
+    is predicted less what is known) and R², in scatter.png.
     """
     progress = ConsoleProgress()
     about_models = {
@@ -204,7 +208,8 @@ def _map_named(subject: str | None, about_models: dict[str, object]) -> Path:
 def _what_next(result: EvaluationResult, subject: str | None) -> list[str]:
     if result.split is None:
         return []
-    if not (result.subject / "model.safetensors").is_file():
+    is_file = result.subject.suffix == ".safetensors"
+    if not is_file and not (result.subject / "model.safetensors").is_file():
         return ["eosfm export"]
     model = f" --model {shlex.quote(str(result.subject))}" if subject else ""
     return [options.predict_command(result.task) + model]
@@ -214,13 +219,69 @@ def _what_next(result: EvaluationResult, subject: str | None) -> list[str]:
 
 
 def _show(result: EvaluationResult) -> None:
-    confusion = Confusion.of([c.name for c in result.classes], result.confusion)
-    _show_classes(result)
-    write_text("\n")
-    _show_confusion(confusion, result.unit)
+    if result.values is not None:
+        _show_values(result, result.values)
+    elif result.confusion:
+        _show_classes(result)
+        write_text("\n")
+        confusion = Confusion.of([c.name for c in result.classes], result.confusion)
+        _show_confusion(confusion, result.unit)
+    else:
+        _show_labels(result)
     progress = ConsoleProgress()
     for path in (result.json, result.csv, result.confusion_csv, result.png):
-        progress.say(f"wrote {path}")
+        if path is not None:
+            progress.say(f"wrote {path}")
+
+
+def _show_values(result: EvaluationResult, values: ComparedValues) -> None:
+    """How far they are off, in their unit, and what was compared."""
+    metrics, unit = result.metrics, values.reference.unit
+    scores = [_value(metrics["RMSE"], unit), _value(metrics["MAE"], unit)]
+    scores.append(_value(metrics["Bias"], unit, sign="+"))
+    scores += [figures.score(metrics["R2_Score"]), f"{values.pixels:,}"]
+    write_table(["RMSE", "MAE", "bias", "R²", "pixels"], [scores])
+    write_text("\n")
+    rows = [
+        [whose, *(_value(number) for number in (one.min, one.mean, one.max))]
+        for whose, one in (("reference", values.reference), ("predicted", values.predicted))
+    ]
+    title = f"{values.reference.name} ({unit})" if unit else values.reference.name
+    write_table([title, "min", "mean", "max"], rows)
+    if result.change is not None:
+        write_text(_change(result.change, result.unit, unit))
+
+
+def _value(value: float, unit: str | None = None, *, sign: str = "") -> str:
+    """A number in its unit, with four digits."""
+    large = abs(value) >= 10_000
+    text = f"{value:{sign},.0f}" if large else f"{value:{sign}#.4g}".rstrip(".")
+    return f"{text} {unit}" if unit else text
+
+
+def _show_labels(result: EvaluationResult) -> None:
+    """Scores of each label, and of all of them as the mean over labels."""
+    metrics = result.metrics
+    rows = [
+        [
+            c.name,
+            _score(c.ap),
+            _score(c.f1),
+            _score(c.precision),
+            _score(c.recall),
+            f"{c.reference:,}",
+        ]
+        for c in result.classes
+    ]
+    names = ("mAP", "Multilabel_F1_Score", "Multilabel_Precision", "Multilabel_Recall")
+    mean = ["mean", *(figures.score(metrics[name]) for name in names), None]
+    write_table(["class", "AP", "F1", "precision", "recall", result.unit], rows, total=mean)
+    if result.change is not None:
+        write_text(_change(result.change, "labels"))
+    write_text(f"F1 over all labels together: {metrics['Multilabel_F1_Score_Micro']:.3f}\n")
+    if absent := sum(not c.reference for c in result.classes):
+        classes = counted(absent, "class", "classes")
+        ConsoleProgress().say(f"in no sample, and 0 in the mean of AP: {classes}")
 
 
 def _show_classes(result: EvaluationResult) -> None:
@@ -251,12 +312,16 @@ def _show_classes(result: EvaluationResult) -> None:
     write_text(f"right in all: {figures.share(overall)} of the {result.unit}\n")
 
 
-def _change(change: PrecisionChange, unit: str) -> str:
+def _change(change: PrecisionChange, unit: str, of_values: str | None = None) -> str:
     """What bf16 changes."""
+    if change.share_changed is None:
+        what = f"values differ by {_value(change.difference or 0.0, of_values)} on average"
+    else:
+        told = "are told otherwise" if unit == "labels" else "get another class"
+        what = f"{change.share_changed:.3%} of the {unit} {told}"
     return (
         f"{change.metric}: {change.found:.5f} in {change.precision}, {change.in_32_bits:.5f} in 32 "
-        f"bits ({change.found - change.in_32_bits:+.5f}); {change.share_changed:.3%} of the {unit} "
-        "get another class\n"
+        f"bits ({change.found - change.in_32_bits:+.5f}); {what}\n"
     )
 
 

@@ -20,6 +20,7 @@ from eosfm_cli.commands.console import (
     write_text,
 )
 from eosfm_cli.commands.options import DATA, example, new_app
+from eosfm_cli.words import counted
 
 if TYPE_CHECKING:
     from eosfm_cli.manifest import EncoderInfo, ModelManifest, SpecialistInfo
@@ -173,7 +174,7 @@ def _table(found: Inspection, number: int) -> tuple[list[str], list[list[str | N
 
 def _bands(one: SpecialistInfo) -> str:
     if one.bands is None:
-        return f"{one.in_chans} channels"
+        return counted(one.in_chans, "channel")
     more = len(one.bands) - _MOST_BANDS
     # one more is as short as saying that there is one more
     return ", ".join(one.bands) if more <= 1 else f"{', '.join(one.bands[:_MOST_BANDS])} + {more}"
@@ -216,9 +217,9 @@ def _licence(found: Inspection) -> str:
 
 
 def _facts_of_a_model(manifest: ModelManifest) -> list[tuple[str, str | None]]:
-    kept = {one.name for one in manifest.specialists}
+    known = {*(one.name for one in manifest.specialists), *manifest.left_out}
     others = [
-        f"{n} {figures.score(s)}" for n, s in manifest.encoder.scores.items() if n not in kept
+        f"{n} {figures.score(s)}" for n, s in manifest.encoder.scores.items() if n not in known
     ]
     of_classes = tuple(f"_{one.name}" for one in manifest.classes)
     overall = [
@@ -234,13 +235,22 @@ def _facts_of_a_model(manifest: ModelManifest) -> list[tuple[str, str | None]]:
         ("recipe", manifest.recipe),
         ("bands wanted", ", ".join(manifest.bands)),
         ("classes", ", ".join(one.name for one in manifest.classes)),
+        ("values", manifest.target.title if manifest.target else None),
         ("tile", f"{manifest.tile_size} pixels"),
         ("encoder", _encoder(manifest.encoder)),
         ("decoder", manifest.decoder.name),
         ("scores", ", ".join(overall)),
         ("not kept", ", ".join(others)),
+        ("pruned", _pruned(manifest)),
         ("fit", ", ".join(filter(None, fitted))),
     ]
+
+
+def _pruned(manifest: ModelManifest) -> str | None:
+    """What it lacks of the model that was fitted."""
+    if not manifest.left_out:
+        return None
+    return f"without {', '.join(manifest.left_out)}, from {manifest.pruned_from}"
 
 
 def _encoder(encoder: EncoderInfo) -> str:

@@ -1,12 +1,13 @@
-"""Two rasters of classes laid over each other and counted, window by window."""
+"""Two rasters of classes, or of values, laid over each other and compared window by window."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
 from affine import Affine
@@ -24,6 +25,8 @@ from eosfm_cli.progress import Step
 from eosfm_cli.raster.gdal import GDAL_ERRORS, complaint
 from eosfm_cli.raster.grid import Grid
 from eosfm_cli.raster.opening import open_raster
+from eosfm_cli.raster.residuals import Residuals
+from eosfm_cli.words import counted
 
 _WINDOW = 2048
 _MOST_PAIRS = 2**16
@@ -51,14 +54,7 @@ class ClassRaster:
         Raises:
             RasterError: The file is damaged there, or holds something else than classes.
         """
-        try:
-            raw = self.dataset.read(self.bands, window=window)
-            masks = self.dataset.read_masks(self.bands, window=window)
-        except GDAL_ERRORS as error:
-            raise RasterError(
-                f"The pixels of {self.path} cannot be read: {complaint(error, self.path)}.",
-                hint="The file is probably damaged: copy or download it again.",
-            ) from None
+        raw, masks = _pixels(self, window)
         # a colour such as pure red has channels that alone would pass for nodata
         valid = (masks != 0).any(axis=0) & np.isfinite(raw).all(axis=0)
         raw = np.where(valid, raw, 0)
@@ -71,6 +67,106 @@ class ClassRaster:
         if len(self.bands) == 1:
             return values[0], valid
         return (values[0] << 16) + (values[1] << 8) + values[2], valid
+
+
+@dataclass
+class ValueRaster:
+    """An open raster of a quantity: numbers of any kind in one band."""
+
+    path: Path
+    dataset: DatasetReader | WarpedVRT
+    bands: tuple[int, ...]
+    """The one that holds them."""
+    scale: float = 1.0
+    """What its numbers are multiplied by to get the values."""
+    offset: float = 0.0
+    """What is added after that."""
+    ignored: tuple[float, ...] = ()
+    """Numbers that stand for no value."""
+
+    def read(self, window: Window) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Values `(h, w)`, and where there are any.
+
+        Raises:
+            RasterError: The file is damaged there.
+        """
+        raw, masks = _pixels(self, window)
+        numbers = raw[0].astype(np.float64)
+        valid = (masks[0] != 0) & np.isfinite(numbers) & ~np.isin(numbers, self.ignored)
+        return np.where(valid, numbers * self.scale + self.offset, 0.0), valid
+
+
+Raster = TypeVar("Raster", ClassRaster, ValueRaster)
+
+
+def _pixels(raster: ClassRaster | ValueRaster, window: Window) -> tuple[NDArray, NDArray]:
+    """What a raster's bands hold, and their masks, `(bands, h, w)` each."""
+    try:
+        return (
+            raster.dataset.read(raster.bands, window=window),
+            raster.dataset.read_masks(raster.bands, window=window),
+        )
+    except GDAL_ERRORS as error:
+        raise RasterError(
+            f"The pixels of {raster.path} cannot be read: {complaint(error, raster.path)}.",
+            hint="The file is probably damaged: copy or download it again.",
+        ) from None
+
+
+@contextmanager
+def open_values(
+    path: Path,
+    *,
+    band: int | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    ignored: Sequence[float] = (),
+) -> Iterator[ValueRaster]:
+    """Open a raster of a quantity.
+
+    Args:
+        path: The raster.
+        band: Which band holds it, counted from 1; if not given, there has to be one only.
+        scale: What its numbers are multiplied by; what the file says itself if not given.
+        offset: What is added after that; what the file says itself if not given.
+        ignored: Numbers that stand for no value.
+
+    Raises:
+        RasterError: There is no such file, or it holds something else.
+    """
+    with open_raster(path) as dataset:
+        (chosen,) = _one_band(path, dataset, band, "values")
+        if dataset.dtypes[chosen - 1].startswith("complex"):
+            raise RasterError(f"{path} holds complex numbers, and no values.")
+        yield ValueRaster(
+            path,
+            dataset,
+            (chosen,),
+            dataset.scales[chosen - 1] if scale is None else scale,
+            dataset.offsets[chosen - 1] if offset is None else offset,
+            tuple(ignored),
+        )
+
+
+def holds_values(path: Path) -> bool:
+    """Whether a raster's only band is of a quantity rather than of classes: one with fractions.
+
+    Maps of values that eosfm wrote are known by their number format.
+
+    Raises:
+        RasterError: There is no such file, or it is damaged.
+    """
+    with open_raster(path) as dataset:
+        if dataset.count != 1 or not dataset.dtypes[0].startswith("float"):
+            return dataset.count == 1 and dataset.scales[0] != 1
+        if "EOSFM_RECIPE" in dataset.tags():
+            return True
+        raster = ValueRaster(path, dataset, (1,))
+        for window in _windows(dataset):
+            values, valid = raster.read(window)
+            if (values[valid] % 1 != 0).any():
+                return True
+    return False
 
 
 @contextmanager
@@ -95,16 +191,8 @@ def open_classes(
 def _class_bands(
     path: Path, dataset: DatasetReader, band: int | None, *, colours: bool
 ) -> tuple[int, ...]:
-    wanted = (1, 2, 3) if colours else (band or 1,)
-    if max(wanted) > dataset.count:
-        raise RasterError(
-            f"{path} has {dataset.count} band{'s' if dataset.count > 1 else ''}, and classes are "
-            f"expected in band {', '.join(map(str, wanted))}.",
-            hint="Is it the right file, and the right recipe with --classes?",
-        )
-    opaque = [kind for kind in dataset.colorinterp if kind is not ColorInterp.alpha]
-    if len(opaque) > 1 and not colours and band is None:
-        raise _no_classes(path, f"it has {len(opaque)} bands")
+    wanted = (1, 2, 3) if colours else _one_band(path, dataset, band, "classes")
+    _refuse_lacking(path, dataset, wanted, "classes")
     if any(dataset.dtypes[i - 1].startswith("complex") for i in wanted):
         raise _no_classes(path, "it holds complex numbers")
     if colours and any(dataset.dtypes[i - 1] != "uint8" for i in wanted):
@@ -112,11 +200,37 @@ def _class_bands(
     return wanted
 
 
+def _one_band(
+    path: Path, dataset: DatasetReader, band: int | None, what: Literal["classes", "values"]
+) -> tuple[int]:
+    """The band that is asked for, or else the only one."""
+    _refuse_lacking(path, dataset, (band or 1,), what)
+    opaque = [kind for kind in dataset.colorinterp if kind is not ColorInterp.alpha]
+    if len(opaque) > 1 and band is None:
+        why = f"it has {len(opaque)} bands"
+        if what == "classes":
+            raise _no_classes(path, why)
+        raise RasterError(
+            f"{path} is no raster of {what}: {why}.",
+            hint="Name a recipe that says in which of them they are: --classes RECIPE",
+        )
+    return (band or 1,)
+
+
+def _refuse_lacking(path: Path, dataset: DatasetReader, wanted: tuple[int, ...], what: str) -> None:
+    if max(wanted) > dataset.count:
+        raise RasterError(
+            f"{path} has {counted(dataset.count, 'band')}, and {what} are expected in band "
+            f"{', '.join(map(str, wanted))}.",
+            hint="Is it the right file, and the right recipe with --classes?",
+        )
+
+
 def _no_classes(path: Path, why: str) -> RasterError:
     return RasterError(
         f"{path} is no raster of classes: {why}.",
-        hint="A map has one band of whole numbers, one for each class. For masks in another form "
-        "name their recipe with --classes.",
+        hint="A map has one band of whole numbers, one for each class. For masks in another form, "
+        "and for values in whole numbers, name their recipe with --classes.",
     )
 
 
@@ -124,8 +238,10 @@ def _no_classes(path: Path, why: str) -> RasterError:
 
 
 @contextmanager
-def laid_over(reference: ClassRaster, target: ClassRaster) -> Iterator[tuple[ClassRaster, str]]:
+def laid_over(reference: Raster, target: Raster) -> Iterator[tuple[Raster, str]]:
     """The reference on the target's grid, and in words how it came there.
+
+    Of classes a pixel gets the nearest, of values the mean of those that lie in it.
 
     Raises:
         RasterError: Nothing says where one of them lies, or they lie apart.
@@ -143,11 +259,21 @@ def laid_over(reference: ClassRaster, target: ClassRaster) -> Iterator[tuple[Cla
     _refuse_unplaced(target, own)
     _refuse_unplaced(reference, other)
     _refuse_apart(target, reference)
-    with _warped(reference, own) as warped:
+    by_mean = isinstance(reference, ValueRaster) and _can_average(reference)
+    how = "by the mean of what lies in each pixel" if by_mean else "by nearest neighbour"
+    with _warped(reference, own, by_mean=by_mean) as warped:
         yield (
-            ClassRaster(reference.path, warped, reference.bands),
-            f"{name} ({other.describe()}) is read onto the map's grid, by nearest neighbour",
+            replace(reference, dataset=warped),
+            f"{name} ({other.describe()}) is read onto the map's grid, {how}",
         )
+
+
+def _can_average(reference: ValueRaster) -> bool:
+    """Whether GDAL can leave out every number that stands for no value: it knows of one."""
+    declared = reference.dataset.nodata
+    return set(reference.ignored) <= ({declared} if declared is not None else set()) or (
+        declared is None and len(reference.ignored) == 1
+    )
 
 
 def _same_grid(one: Grid, other: Grid) -> bool:
@@ -175,7 +301,7 @@ def _gcps(grid: Grid) -> list[tuple[float, ...]]:
     return [(point.row, point.col, point.x, point.y) for point in grid.gcps]
 
 
-def _refuse_unplaced(raster: ClassRaster, grid: Grid) -> None:
+def _refuse_unplaced(raster: ClassRaster | ValueRaster, grid: Grid) -> None:
     if grid.crs is None or grid.transform is None:
         raise RasterError(
             f"{raster.path} does not say where its pixels lie, and the two differ in size or grid.",
@@ -183,7 +309,7 @@ def _refuse_unplaced(raster: ClassRaster, grid: Grid) -> None:
         )
 
 
-def _refuse_apart(target: ClassRaster, reference: ClassRaster) -> None:
+def _refuse_apart(target: Raster, reference: Raster) -> None:
     """Refuse rasters that share no ground, before any pixel of them is read."""
     crs = target.dataset.crs
     mine, theirs = target.dataset.bounds, _bounds_in(reference.dataset, crs)
@@ -217,18 +343,26 @@ def _box(bounds: tuple[float, ...]) -> str:
 
 
 @contextmanager
-def _warped(reference: ClassRaster, grid: Grid) -> Iterator[WarpedVRT]:
+def _warped(
+    reference: ClassRaster | ValueRaster, grid: Grid, *, by_mean: bool
+) -> Iterator[WarpedVRT]:
     dataset = reference.dataset
+    nodata = dataset.nodata
+    if by_mean and nodata is None:
+        nodata = next(iter(reference.ignored), None)
     # What lies outside of the reference has to be told apart from what is inside.
-    has_outside = dataset.nodata is not None or ColorInterp.alpha in dataset.colorinterp
+    has_outside = nodata is not None or ColorInterp.alpha in dataset.colorinterp
     with WarpedVRT(
         dataset,
         crs=grid.crs,
         transform=grid.transform,
         height=grid.height,
         width=grid.width,
-        resampling=Resampling.nearest,
+        resampling=Resampling.average if by_mean else Resampling.nearest,
         add_alpha=not has_outside,
+        src_nodata=nodata,
+        nodata=nodata,
+        dtype="float64" if by_mean else None,
     ) as warped:
         yield warped
 
@@ -245,8 +379,8 @@ class Overlay:
     """Pixels of the map without a value in the reference."""
 
 
-def window_count(target: ClassRaster) -> int:
-    """How many steps `count_pairs` takes."""
+def window_count(target: ClassRaster | ValueRaster) -> int:
+    """How many steps `count_pairs` and `add_residuals` take."""
     return sum(1 for _ in _windows(target.dataset))
 
 
@@ -267,6 +401,34 @@ def count_pairs(target: ClassRaster, reference: ClassRaster, step: Step) -> Over
             raise _no_classes(_most_various(overlay, target, reference), _TOO_VARIOUS)
         step.advance()
     return overlay
+
+
+@dataclass
+class Deviation:
+    """How far the values of a map lie from those of its reference."""
+
+    residuals: Residuals = field(default_factory=Residuals)
+    no_map: int = 0
+    """Pixels without a value in the map."""
+    no_reference: int = 0
+    """Pixels of the map without a value in the reference."""
+
+
+def add_residuals(target: ValueRaster, reference: ValueRaster, step: Step) -> Deviation:
+    """Go over all of the map, in memory that does not grow with it.
+
+    Raises:
+        RasterError: A file is damaged.
+    """
+    found = Deviation()
+    for window in _windows(target.dataset):
+        (values, mapped), (truth, known) = target.read(window), reference.read(window)
+        both = mapped & known
+        found.no_map += int((~mapped).sum())
+        found.no_reference += int((mapped & ~known).sum())
+        found.residuals.add(values[both], truth[both])
+        step.advance()
+    return found
 
 
 def _most_various(overlay: Overlay, target: ClassRaster, reference: ClassRaster) -> Path:

@@ -9,6 +9,7 @@ from rasterio.enums import ColorInterp
 from eosfm_cli.bands import Bands, band_name
 from eosfm_cli.errors import BandError
 from eosfm_cli.raster.opening import open_raster
+from eosfm_cli.words import counted
 
 
 def bands_of(path: Path) -> tuple[Bands, str]:
@@ -32,7 +33,9 @@ def bands_of(path: Path) -> tuple[Bands, str]:
     known = tuple(name for name in names if name)
     if not known:
         # All of them: near infrared is often marked as transparency.
-        return count, f"{path.name} does not name its {count} bands: planned by their number alone"
+        return count, (
+            f"{path.name} does not name its {counted(count, 'band')}: planned by number alone"
+        )
     twice = sorted({name for name in known if known.count(name) > 1})
     if twice:
         raise BandError(

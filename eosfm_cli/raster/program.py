@@ -43,6 +43,7 @@ from eosfm_cli.raster.scoring import (
     difference,
 )
 from eosfm_cli.recipe import MAP_TASKS
+from eosfm_cli.words import counted
 
 Maker = Callable[[Path, bool, Precision], nn.Module]
 """Builds a model's module from its file through TerraTorch; see `training.program.build_module`."""
@@ -97,7 +98,9 @@ def load_scorer(
         model.ready(device),
         device,
         batch_size,
-        lambda size: progress.warn(f"Memory ran out; going on with {size} windows at once."),
+        lambda size: progress.warn(
+            f"Memory ran out; going on with {counted(size, 'window')} at once."
+        ),
         manifest.task,
         disagreement=disagreement,
     )

@@ -1,4 +1,4 @@
-"""How well a map agrees with a reference raster, class by class."""
+"""How well a map agrees with a reference raster, class by class or as values."""
 
 from __future__ import annotations
 
@@ -18,16 +18,28 @@ from eosfm_cli.progress import Progress
 from eosfm_cli.raster.colours import class_colours
 from eosfm_cli.raster.comparison import (
     ClassRaster,
+    Deviation,
     Overlay,
+    ValueRaster,
+    add_residuals,
     count_pairs,
+    holds_values,
     laid_over,
     open_classes,
+    open_values,
     window_count,
 )
 from eosfm_cli.raster.legend import Legend, read_legend
-from eosfm_cli.recipe import CLASS_MAP_TASKS, Recipe, load_recipe
+from eosfm_cli.recipe import MAP_TASKS, Recipe, TargetSpec, load_recipe
 from eosfm_cli.results import EvaluationResult
-from eosfm_cli.workflows.evaluation import Products, conclude, prepare
+from eosfm_cli.words import counted
+from eosfm_cli.workflows.evaluation import (
+    Comparison,
+    Products,
+    conclude_classes,
+    conclude_values,
+    prepare,
+)
 
 _MOST_CLASSES = 256
 _MOST_LISTED = 10
@@ -45,21 +57,34 @@ def evaluate_map(
     """Compare a map with a reference raster, pixel by pixel on the map's grid.
 
     Args:
-        map_: The map: one band, a whole number for each class.
+        map_: The map: one band, a whole number for each class, or values with fractions.
         reference: What is known, in the same numbers unless a recipe says otherwise.
         root: The experiments folder, whose ledger gets a line.
-        classes: A recipe that names the classes and says how the reference writes them; the
-            map's own class names if not given.
+        classes: A recipe that names the classes and says how the reference writes them, or says
+            how it writes a regression's values; what the rasters themselves say if not given.
         output: Where the results go; beside the map if not given.
         progress: Who is told.
 
     Raises:
-        RasterError: One of them is damaged or no raster of classes, or they lie apart.
+        RasterError: One of them is damaged, or holds neither classes nor values, or they lie apart.
         UsageError: The recipe does not make maps.
         OutputError: The results cannot be written.
     """
     recipe = None if classes is None else _map_recipe(classes)
     products = Products(output or map_.parent, before=f"{map_.stem}_")
+    values = recipe.task == "regression" if recipe else holds_values(map_)
+    compared = _compare_values if values else _compare_classes
+    return compared(map_, reference, recipe, products, root, progress)
+
+
+def _compare_classes(
+    map_: Path,
+    reference: Path,
+    recipe: Recipe | None,
+    products: Products,
+    root: Path,
+    progress: Progress,
+) -> EvaluationResult:
     with open_classes(map_) as target, _open_reference(reference, recipe) as known:
         prepare(products.folder)
         scheme = _scheme(target, known, recipe, progress)
@@ -70,25 +95,25 @@ def evaluate_map(
                 progress.step(f"comparing {map_.name}", window_count(target)) as step,
             ):
                 overlay = count_pairs(target, aligned, step)
-    _refuse_nothing(overlay, map_, reference)
+    _refuse_nothing(map_, reference, found=bool(overlay.pairs))
     confusion, left_out = _tabulate(overlay, scheme, progress)
-    return conclude(
-        confusion,
+    comparison = Comparison(
         title=f"{map_.name} against {reference.name}",
         subject=map_,
         reference=str(reference),
         split=None,
         task="segmentation",
         products=products,
-        colours=[scheme.colours.get(name, "#ffffff") for name in confusion.names],
         left_out=left_out,
         cost=meter.cost,
     )
+    colours = [scheme.colours.get(name, "#ffffff") for name in confusion.names]
+    return conclude_classes(comparison, confusion, colours)
 
 
 def _map_recipe(name: str) -> Recipe:
     recipe = load_recipe(name)
-    if recipe.task not in CLASS_MAP_TASKS:
+    if recipe.task not in MAP_TASKS:
         raise UsageError(
             f"{recipe.name} is a recipe of {recipe.task}: its classes are not those of a map.",
             hint="`eosfm recipes list --task segmentation` shows those that are.",
@@ -103,11 +128,87 @@ def _open_reference(path: Path, recipe: Recipe | None) -> AbstractContextManager
     return open_classes(path, band=masks.band, colours=masks.encoding == "colours")
 
 
-def _refuse_nothing(overlay: Overlay, map_: Path, reference: Path) -> None:
-    if not overlay.pairs:
+def _refuse_nothing(map_: Path, reference: Path, *, found: bool) -> None:
+    if not found:
         raise RasterError(
             f"There is no pixel where both {map_} and {reference} have a value.",
             hint="Do they overlap, and are their nodata values right?",
+        )
+
+
+# ------------------------------------------------------------------------------ maps of values
+
+
+def _compare_values(
+    map_: Path,
+    reference: Path,
+    recipe: Recipe | None,
+    products: Products,
+    root: Path,
+    progress: Progress,
+) -> EvaluationResult:
+    with open_values(map_) as target, _open_known(reference, recipe) as known:
+        prepare(products.folder)
+        quantity = _quantity(target, known, recipe, progress)
+        with laid_over(known, target) as (aligned, how):
+            progress.say(how)
+            with (
+                track(root, command="evaluate", name=map_.name, progress=progress) as meter,
+                progress.step(f"comparing {map_.name}", window_count(target)) as step,
+            ):
+                found = add_residuals(target, aligned, step)
+    residuals = found.residuals
+    _refuse_nothing(map_, reference, found=residuals.count > 0)
+    left_out = _named_reasons(found)
+    _tell(left_out, residuals.count, progress)
+    comparison = Comparison(
+        title=f"{map_.name} against {reference.name}",
+        subject=map_,
+        reference=str(reference),
+        split=None,
+        task="regression",
+        products=products,
+        left_out=left_out,
+        cost=meter.cost,
+    )
+    metrics = {**residuals.metrics(), "Bias": residuals.bias}
+    return conclude_values(comparison, residuals, metrics, quantity)
+
+
+def _open_known(path: Path, recipe: Recipe | None) -> AbstractContextManager[ValueRaster]:
+    masks = None if recipe is None else recipe.dataset.masks
+    if masks is None:
+        return open_values(path)
+    ignored = [float(value) for value in masks.ignore]
+    return open_values(
+        path, band=masks.band, scale=masks.scale, offset=masks.offset, ignored=ignored
+    )
+
+
+def _quantity(
+    target: ValueRaster, known: ValueRaster, recipe: Recipe | None, progress: Progress
+) -> TargetSpec:
+    """What is compared, as the recipe says or else the map itself."""
+    unit, other = _unit(target), None if recipe else _unit(known)
+    if recipe is not None and recipe.target is not None:
+        _warn_of_units(target, unit, recipe.name, recipe.target.unit, progress)
+        return recipe.target
+    progress.say(f"{target.path.name} holds values, no classes: they are compared as numbers")
+    _warn_of_units(target, unit, known.path.name, other, progress)
+    name = target.dataset.descriptions[target.bands[0] - 1] or target.path.stem
+    return TargetSpec(name=name, unit=unit or other)
+
+
+def _unit(raster: ValueRaster) -> str | None:
+    return raster.dataset.units[raster.bands[0] - 1] or None
+
+
+def _warn_of_units(
+    target: ValueRaster, unit: str | None, whose: str, other: str | None, progress: Progress
+) -> None:
+    if unit and other and unit != other:
+        progress.warn(
+            f"{target.path.name} is in {unit} and {whose} in {other}: compared as they are"
         )
 
 
@@ -223,16 +324,19 @@ def _tabulate(
             strange[f"reference value {scheme.written(truth)}, no class of the map"] += pixels
         else:
             counts[actual, predicted] += pixels
-    left_out = {
-        "no value in the map": overlay.no_map,
-        "no value in the reference": overlay.no_reference,
-        **dict(strange.most_common()),
-    }
-    left_out = {why: pixels for why, pixels in left_out.items() if pixels}
+    left_out = {**_named_reasons(overlay), **dict(strange.most_common())}
     _tell(left_out, sum(counts.values()), progress)
     _refuse_no_class(counts, left_out)
     names = [*scheme.names, *_others(counts, scheme.names)]
     return Confusion.of(names, [[counts[a, p] for p in names] for a in names]), left_out
+
+
+def _named_reasons(found: Overlay | Deviation) -> dict[str, int]:
+    reasons = {
+        "no value in the map": found.no_map,
+        "no value in the reference": found.no_reference,
+    }
+    return {why: pixels for why, pixels in reasons.items() if pixels}
 
 
 def _others(counts: Iterable[tuple[str, str]], known: Sequence[str]) -> list[str]:
@@ -242,7 +346,7 @@ def _others(counts: Iterable[tuple[str, str]], known: Sequence[str]) -> list[str
 
 
 def _tell(left_out: Mapping[str, int], compared: int, progress: Progress) -> None:
-    progress.say(f"compared: {compared:,} pixels")
+    progress.say(f"compared: {counted(compared, 'pixel')}")
     listed = [f"{pixels:,} ({why})" for why, pixels in left_out.items()]
     if listed:
         more = f" and {len(listed) - _MOST_LISTED} more" if len(listed) > _MOST_LISTED else ""
@@ -259,5 +363,6 @@ def _refuse_no_class(counts: Mapping[tuple[str, str], int], left_out: Mapping[st
     if len(names) > _MOST_CLASSES:
         raise RasterError(
             f"The two rasters have {len(names)} different values, too many for classes.",
-            hint="A map has one whole number for each class.",
+            hint="A map has one whole number for each class. For values in whole numbers name a "
+            "recipe of regression with --classes.",
         )

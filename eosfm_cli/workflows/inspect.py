@@ -28,6 +28,8 @@ from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import load_recipe
 from eosfm_cli.results import Inspection
 from eosfm_cli.run_dir import RunDir, completed_runs, find_fit
+from eosfm_cli.sweeps import refuse_sweep
+from eosfm_cli.words import counted
 from eosfm_cli.workflows.card import check_card, write_card
 
 Manifest = EnsembleManifest | ModelManifest
@@ -57,7 +59,8 @@ def inspect(
     Raises:
         DataError: There is no such file, or it cannot be used.
         BandError: No specialist can be fed from the bands, or a model lacks some of them.
-        UsageError: A name is unknown, or the card would replace something.
+        UsageError: A name is unknown, the card would replace something, or it is the folder of a
+            sweep.
     """
     check_card(card)
     located = _newest(root, progress) if file is None else _resolved(file, progress)
@@ -120,6 +123,7 @@ def _resolved(text: str, progress: Progress) -> Located:
     path = located.path
     if not path.is_dir():
         return located
+    refuse_sweep(path, "inspect")
     run = RunDir(path)
     if run.model.is_file() or run.read_summary().get("kind") == "fit":
         return locate(find_fit(path, run.experiments))
@@ -239,7 +243,7 @@ def _plan_for_raster(manifest: Manifest, path: Path) -> tuple[Plan, str]:
     bands, matching = bands_of(path)
     if isinstance(bands, int) and any(one.bands for one in manifest.specialists):
         raise BandError(
-            f"{path.name} does not name its {bands} bands.",
+            f"{path.name} does not name its {counted(bands, 'band')}.",
             hint="Name them in file order instead of the file, as in --bands red,green,blue.",
         )
     return _plan_of_ensemble(manifest, bands, {}), matching
