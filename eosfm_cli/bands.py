@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from eosfm_cli.errors import BandError, UsageError
+from eosfm_cli.words import counted
 
 
 @dataclass(frozen=True)
@@ -465,7 +466,7 @@ def plan_views(
 
 
 def _plan_row(name: str, required: Bands, found: Sequence[View]) -> PlanRow:
-    needs = f"{required} bands" if isinstance(required, int) else ", ".join(required)
+    needs = counted(required, "band") if isinstance(required, int) else ", ".join(required)
     return PlanRow(name, named(required), tuple(found), "" if found else f"needs {needs}")
 
 
@@ -522,7 +523,7 @@ class _Offers:
             )
         if len(bands) != _count(required):
             raise BandError(
-                f"views.{view} names {len(bands)} bands, specialist {name!r} takes "
+                f"views.{view} names {counted(len(bands), 'band')}, specialist {name!r} takes "
                 f"{_count(required)} ({', '.join(named(required))})."
             )
         return _gather(view, bands, self._available, exact=True)
@@ -560,7 +561,7 @@ def match_bands(
     if given is not None:
         if len(given) != count:
             raise BandError(
-                f"--bands names {len(given)} bands, {where} has {count}.",
+                f"--bands names {counted(len(given), 'band')}, {where} has {count}.",
                 hint="Name every band of the file, in file order.",
             )
         names: list[str | None] = list(given)

@@ -130,5 +130,5 @@ def unwritable(path: Path, error: OSError) -> OutputError:
     """Say that `path` cannot be written, and why."""
     return OutputError(
         f"Cannot write {path}: {error.strerror or error}.",
-        hint="Choose another place with --output, or check permissions and free space.",
+        hint="Choose another place, or check permissions and free space.",
     )

@@ -295,11 +295,12 @@ def find_fit(given: Path | None, root: Path) -> Path:
         return newest_fit(root).model
     model = RunDir(given).model if given.is_dir() else given
     if not model.is_file():
+        hint = "Name a run folder below experiments/fit, or leave it out to take the newest fit."
         problem = f"it has no {model.name}" if given.is_dir() else "there is no such file"
-        raise DataError(
-            f"{given} is no fitted model: {problem}.",
-            hint="Name a run folder below experiments/fit, or leave it out to take the newest fit.",
-        )
+        if RunDir(given).read_summary().get("kind") == "sweep":
+            problem = "it is a sweep, whose fits are runs of their own"
+            hint = f"Name one of those: they are in {given / 'sweep.csv'}."
+        raise DataError(f"{given} is no fitted model: {problem}.", hint=hint)
     return model
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from eosfm_cli.errors import UsageError
 from eosfm_cli.recipe import Recipe, load_recipe
 from eosfm_cli.run_dir import RunDir
+from eosfm_cli.words import counted
 
 SWEEP = "sweep"
 """What the folders of sweeps say they are, and where they lie in the experiments folder."""
@@ -63,6 +66,43 @@ class Combination:
 def is_sweep(folder: Path) -> bool:
     """Whether a folder is that of a sweep."""
     return RunDir(folder).read_summary().get("kind") == SWEEP
+
+
+def refuse_sweep(folder: Path, command: str) -> None:
+    """Say what to type where the folder of a sweep was named and a run is wanted.
+
+    Args:
+        folder: That was named.
+        command: What was to be done with it.
+
+    Raises:
+        UsageError: It is the folder of a sweep.
+    """
+    if not is_sweep(folder):
+        return
+    fits = fits_of(folder)
+    shown = [shlex.quote(str(fit)) for fit in fits]
+    if command == "train-specialist":
+        hint = f"Go on with it: eosfm fit-ensemble --resume {shlex.quote(str(folder))}"
+    elif command == "compare" and fits:
+        hint = f"Compare its fits: eosfm compare {' '.join(shown)}"
+    else:
+        hint = f"Name one of its fits: eosfm {command} {shown[0] if shown else 'RUN'}"
+    table = folder / "sweep.csv"
+    raise UsageError(
+        f"{folder} is a sweep, with {counted(len(fits), 'completed fit')}, and no run."
+        + (f" Their table is {table}." if table.is_file() else ""),
+        hint=hint,
+    )
+
+
+def fits_of(folder: Path) -> list[Path]:
+    """The runs of a sweep that are completed, in its order."""
+    sweep = RunDir(folder)
+    combinations = sweep.read_summary().get("combinations")
+    named = [one.get("run") for one in combinations or () if isinstance(one, dict)]
+    runs = [RunDir(sweep.experiments / name) for name in named if isinstance(name, str)]
+    return [run.path for run in runs if run.state == "completed"]
 
 
 def plan_sweep(

@@ -238,7 +238,7 @@ _CONFIG = {"backbone": f"timm_{BACKBONE}", "encoder_name": "x"}
             [(3, tiny_state(), {**_CONFIG, "bands": ["red", "green", "bleu"]})],
             "did you mean 'blue'",
         ),
-        ([(3, tiny_state(), {**_CONFIG, "bands": ["red"]})], "names 1 bands and takes 3"),
+        ([(3, tiny_state(), {**_CONFIG, "bands": ["red"]})], "names 1 band and takes 3 channels"),
         ([(3, tiny_state(), {**_CONFIG, "metrics": "good"})], "'metrics' cannot be read"),
     ],
 )

@@ -21,13 +21,15 @@ import typer
 
 from eosfm_cli.carbon.ledger import StageRecord, append_record
 from eosfm_cli.commands import app as app_module
-from eosfm_cli.commands import options
+from eosfm_cli.commands import figures, options
 from eosfm_cli.commands.app import COMMANDS, guard, load_command, main
+from eosfm_cli.commands.console import line_every
 from eosfm_cli.commands.fit_ensemble import what_next
+from eosfm_cli.commands.plan import show_plans
 from eosfm_cli.commands.train_specialist import show, train_each
 from eosfm_cli.errors import DataError, ExitCode, Interrupted, UsageError
 from eosfm_cli.recipe import FitSpec, SpecialistSpec, TrainingSpec, load_recipe
-from eosfm_cli.results import Cost, FitResult, TrainResult
+from eosfm_cli.results import Cost, FitResult, PhasePlan, TrainResult, WorkPlan
 from tests.test_startup import environment
 
 EOSFM = [sys.executable, "-m", "eosfm_cli"]
@@ -183,7 +185,9 @@ def test_an_output_that_cannot_be_written_is_a_failure(project, capsys, monkeypa
     monkeypatch.chdir(project)
     (project / "file").touch()
     assert main(["emissions", "--csv", "file/x.csv"]) == ExitCode.FAILURE
-    assert "file/x.csv" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "file/x.csv" in said
+    assert "--output" not in said  # which the command does not have
 
 
 def raising(error: BaseException):
@@ -248,9 +252,28 @@ def test_options_become_keys_of_the_recipe_and_set_wins():
     assert found == [2, "auto", "²", None]
 
 
+def test_a_recipe_that_is_named_twice_is_trained_once():
+    names = ["mini-rgb", "mini-s1", "mini-rgb"]
+    context = load_command("train-specialist").make_context("train-specialist", names)
+    assert context.params["recipes"] == ["mini-rgb", "mini-s1"]
+
+
 def test_an_option_out_of_range_names_the_key(recipe, capsys):
     assert main(["train-specialist", str(recipe), "--lr", "-1"]) == ExitCode.USAGE
     assert "training.lr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_user_without_name_and_home_has_somewhere_for_caches(taken, tmp_path, monkeypatch):
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # as in a container
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    if taken:  # by somebody who would choose what we read there
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "eosfm-54321").symlink_to(tmp_path / "elsewhere")
+    assert main(["--version"]) == ExitCode.OK
+    assert Path.home().parent == tmp_path
+    assert (Path.home().name == "eosfm-54321") is not taken
 
 
 # ------------------------------------------------------------------------------ results
@@ -265,6 +288,15 @@ def test_a_table_of_classifiers_shows_their_metric(capsys):
 
 
 @pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0, "0"), (0.0004, "<0.001"), (0.5, "0.500"), (9.996, "10.0"), (99.97, "100"), (123.4, "123")],
+)
+def test_three_digits_are_shown(value, shown):
+    assert figures.three(value) == shown
+    assert figures.energy(value / 1000) == (f"{shown} Wh" if value else "–")
+
+
+@pytest.mark.parametrize(
     ("task", "specialists", "expected"),
     [
         ("segmentation", ("a", "b"), ["eosfm ablate", "eosfm predict scene.tif"]),
@@ -276,6 +308,15 @@ def test_a_table_of_classifiers_shows_their_metric(capsys):
 def test_what_follows_a_fit_is_what_it_can_do(task, specialists, expected):
     result = FitResult("r", Path(), Path(), None, specialists, {}, {}, 1, 1, Cost())
     assert what_next(task, result) == expected
+
+
+def test_a_plan_counts_in_words_that_agree(capsys):
+    phases = tuple(PhasePlan("fit", n, n, 0.5, 1.0, 10, 10, 0) for n in (1, 2))
+    plan = WorkPlan("r", Path("data"), ("red",), {"train": 1}, {"train": 1}, (1, 1, 32, 32), phases)
+    show_plans([plan], as_json=False)
+    shown = capsys.readouterr().out
+    assert "1 epoch, 1 step of 0.5 s" in shown
+    assert "2 epochs, 2 steps of 0.5 s" in shown
 
 
 @pytest.mark.parametrize("name", ["train-specialist", "fit-ensemble"])
@@ -338,6 +379,33 @@ def test_a_reader_that_goes_away_is_no_traceback(project):
     assert process.wait() == ExitCode.FAILURE
     assert "Traceback" not in said
     assert "BrokenPipe" not in said
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_a_disk_that_is_full_is_said_in_one_message(project, json):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*EOSFM, "emissions", *json],
+            cwd=project,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == ExitCode.FAILURE
+    message, hint = done.stderr.splitlines()
+    assert message == "error: The output cannot be written: No space left on device."
+    assert hint.startswith("→ ")
+
+
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 0), ("--nope 2>&-", 2)])
+def test_closed_streams_are_no_error(project, closed, code):
+    line = f"{shlex.join(EOSFM)} emissions {closed}"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=project, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert "error" not in done.stderr
 
 
 def on_a_terminal(*arguments: str, cwd: Path, columns: int, **extra: str) -> str:
@@ -403,6 +471,10 @@ def test_progress_without_a_terminal_is_lines_on_stderr(tmp_path):
     assert lines[0] == "warning: [careful]"
     assert any(re.match(r"reading \[tiles\]: 3/3 in [\d.]+ s  loss 0.5", line) for line in lines)
     assert ESCAPE not in done.stderr
+
+
+def test_lines_of_long_work_come_less_often():
+    assert [line_every(seconds) for seconds in (0, 60, 600, 36_000)] == [5, 5, 30, 60]
 
 
 FURTHER = """

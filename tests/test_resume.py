@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ import torch
 import yaml
 
 from eosfm_cli.ensemble.bundle import read_model
+from eosfm_cli.errors import OutputError
 from eosfm_cli.run_dir import RunDir, find_runs
+from eosfm_cli.training.trainer import WholeFiles
 from tests import killing
 from tests.killing import Ended, Server
 from tests.rasters import write_tif
@@ -169,6 +172,17 @@ def test_stopped_in_an_orderly_way(
     assert run.resume_command in ended.output
     assert stopped.resume(FIT).code == 0
     assert_same(run, whole.newest(FIT))
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"Cannot write .*last.ckpt: File too large"):
+            WholeFiles().save_checkpoint({"weights": torch.ones(100_000)}, tmp_path / "last.ckpt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("moment", [12, pytest.param(40, marks=pytest.mark.slow)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,17 @@ import json, sys
 from eosfm_cli.commands.app import main
 code = main(sys.argv[1:])
 print("\\n" + json.dumps([code, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+STOP_WHILE_IMPORTING = """
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+from eosfm_cli.__main__ import run
+sys.exit(run())
 """
 
 
@@ -112,3 +124,16 @@ def test_emissions_imports_nothing_heavy(tmp_path):
 def test_top_level_help_does_not_read_recipes(tmp_path):
     _, modules = run("--help", cwd=tmp_path)
     assert not modules & {"pydantic", "yaml"}
+
+
+def test_an_interrupt_while_modules_are_imported_ends_without_a_word(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", STOP_WHILE_IMPORTING, "--help"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGINT
+    assert done.stdout == done.stderr == ""

@@ -366,6 +366,31 @@ def test_a_sweep_goes_on_as_it_began(swept, capsys):
     assert "completed" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (["compare"], "Compare its fits: eosfm compare "),
+        (["train-specialist", "--resume"], "Go on with it: eosfm fit-ensemble --resume "),
+        (["inspect"], "Name one of its fits: eosfm inspect "),
+        (["evaluate"], "Name one of its fits: eosfm evaluate "),
+    ],
+)
+def test_a_sweep_in_the_place_of_a_run_is_told_what_it_is(swept, words, instead, capsys):
+    capsys.readouterr()
+    assert main([*words, swept["folder"]]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{swept['folder']} is a sweep, with 2 completed fits, and no run" in said
+    assert swept["csv"] in said
+    assert instead in said
+    assert main(["ablate", swept["folder"]]) == 3
+    assert "it is a sweep, whose fits are runs of their own" in capsys.readouterr().err
+    if words == ["compare"]:
+        typed = said.partition("eosfm compare ")[2].split()
+        assert main(["compare", *typed, "--json"]) == 0
+        groups = json.loads(capsys.readouterr().out)["groups"]
+        assert {one["runs"][0]["run"] for one in groups} == {r["runs"][0] for r in swept["rows"]}
+
+
 def press_ctrl_c(folder: Path) -> None:
     """Stop this process when the second fit of a sweep has begun."""
     for _ in range(6000):

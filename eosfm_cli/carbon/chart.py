@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from eosfm_cli.run_dir import replacing
+from eosfm_cli.words import counted
 
 _COLOUR = "#2f6f8f"
 _MOST_BARS = 40
@@ -50,6 +51,6 @@ def _fewer(labels: Sequence[str], energy_kwh: Sequence[float]) -> tuple[list[str
     kept = sorted(sorted(range(len(labels)), key=lambda n: -energy_kwh[n])[: _MOST_BARS - 1])
     others = set(range(len(labels))) - set(kept)
     return (
-        [*(labels[n] for n in kept), f"{len(others)} others"],
+        [*(labels[n] for n in kept), counted(len(others), "other")],
         [*(energy_kwh[n] for n in kept), sum(energy_kwh[n] for n in others)],
     )

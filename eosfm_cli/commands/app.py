@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib import import_module
+from stat import S_ISDIR
 from types import FrameType
 from typing import Annotated, Any, NamedTuple
 
@@ -45,7 +46,11 @@ COMMANDS: dict[str, Listed] = {
     "inspect": Listed("inspect", LOOK, "Look into an ensemble or a model without running it."),
     "rank": Listed("rank", LOOK, "Rank specialists for a dataset, before any training."),
     "compare": Listed("compare", LOOK, "Put fits side by side: ensembles, baselines, seeds."),
-    "evaluate": Listed("evaluate", LOOK, "Score a model on its data, or a map, class by class."),
+    "evaluate": Listed(
+        "evaluate",
+        LOOK,
+        "Score a model on its data, or a map, class by class or in the unit of its values.",
+    ),
     "runs": Listed("runs", LOOK, "List the runs that are there, newest first."),
     "emissions": Listed("emissions", LOOK, "Show what each stage cost in time, energy and CO₂."),
     "recipes": Listed("recipes", LOOK, "List, show, copy, check and draft recipes."),
@@ -151,6 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from eosfm_cli.allocator import keep_memory
 
         keep_memory()
+    _open_closed_streams()
+    _know_a_home()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without "₂" is no reason to fail
@@ -159,6 +166,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         as_json="--json" in options,
         debug="--debug" in options or os.environ.get("EOSFM_DEBUG", "0") not in {"", "0"},
     )
+
+
+def _open_closed_streams() -> None:
+    """Where we were started without stdout or stderr, as by `>&-`, give them somewhere to go."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as we live
+
+
+def _know_a_home() -> None:
+    """Where the user has no home, as under a number without a name in a container, give them one.
+
+    Caches go there, ours and those of libraries.
+    """
+    if os.path.expanduser("~") == "~":
+        with suppress(OSError):  # who wants to write there will say so
+            os.environ["HOME"] = _own_folder()
+
+
+def _own_folder() -> str:
+    """A folder for temporary files that nobody else can write."""
+    from tempfile import gettempdir, mkdtemp
+
+    usual = os.path.join(gettempdir(), f"eosfm-{os.getuid()}")
+    with suppress(FileExistsError):
+        os.mkdir(usual, 0o700)
+    found = os.lstat(usual)
+    is_ours = S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+    return usual if is_ours else mkdtemp(prefix="eosfm-")
 
 
 def _run(words: list[str], rest: list[str]) -> object:
@@ -201,13 +237,17 @@ def guard(work: Callable[[], object], *, as_json: bool, debug: bool) -> int:
         from eosfm_cli.commands.failure import explain, report
 
         failure = explain(error, debug=debug)
-        report(failure, as_json=as_json)
+        try:
+            report(failure, as_json=as_json)
+            sys.stdout.flush()
+        except OSError:  # nobody reads it, or there is no room for it
+            _close_quietly()
         return failure.exit_code
     return code if isinstance(code, int) else ExitCode.OK
 
 
 def _close_quietly() -> None:
-    """Whoever read our output has gone: keep the interpreter from complaining at its end."""
+    """Our output cannot be written any more: keep the interpreter from saying so at its end."""
     silent = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(silent, stream.fileno())

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 _WIDE = 10_000
 """Columns of output that is no terminal: nothing is cut or wrapped there."""
 _NARROW = 60
-_LINE_EVERY_S = 5.0
+_LINE_EVERY_S = (5.0, 60.0)
+"""At first, and of work that takes hours, whose log would be nothing else."""
 _INSTANT_S = 1.0
 
 
@@ -218,6 +219,12 @@ class _BarStep:
         self._bars.update(self._task, advance=amount, **changed)
 
 
+def line_every(seconds: float) -> float:
+    """How many seconds lie between two lines on work that has taken `seconds`."""
+    least, most = _LINE_EVERY_S
+    return min(most, max(least, seconds / 20))
+
+
 class _PlainStep:
     def __init__(self, console: Console, title: str, total: int) -> None:
         self._console, self._title, self._total = console, title, total
@@ -228,8 +235,9 @@ class _PlainStep:
         """Count, and print a line if the last one is some seconds old."""
         self._done += amount
         self._note = note or self._note
-        if time.monotonic() - self._told >= _LINE_EVERY_S and self._done < self._total:
-            self._told = time.monotonic()
+        now = time.monotonic()
+        if now - self._told >= line_every(now - self._began) and self._done < self._total:
+            self._told = now
             self._tell("")
 
     def finish(self) -> None:

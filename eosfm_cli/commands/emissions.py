@@ -13,6 +13,7 @@ from eosfm_cli.commands.console import ConsoleProgress, write_json, write_table,
 from eosfm_cli.commands.options import OUTPUT, example, new_app
 from eosfm_cli.errors import UsageError
 from eosfm_cli.results import Cost
+from eosfm_cli.words import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -268,7 +269,7 @@ def _remark(result: EmissionsResult) -> None:
     for one in result.equivalents:
         progress.say(f"as much as {_everyday(one)} ({one.source})")
     for reason, runs in result.unmeasured.items():
-        progress.say(f"without figures ({figures.UNKNOWN}): {_counted(runs, 'run')}, {reason}")
+        progress.say(f"without figures ({figures.UNKNOWN}): {counted(runs, 'run')}, {reason}")
     _warn(result, progress)
     for path in result.files:
         progress.say(f"wrote {path}")
@@ -299,7 +300,7 @@ def _remark_origin(result: EmissionsResult) -> None:
 def _warn(result: EmissionsResult, progress: ConsoleProgress) -> None:
     if result.unfinished:
         progress.say(
-            f"killed, or still running: {_counted(result.unfinished, 'run')}, with what they took "
+            f"killed, or still running: {counted(result.unfinished, 'run')}, with what they took "
             "so far"
         )
     if result.side_by_side:
@@ -309,12 +310,8 @@ def _warn(result: EmissionsResult, progress: ConsoleProgress) -> None:
         )
     if result.no_area:
         progress.warn(
-            f"left out: {_counted(result.no_area, 'prediction')} that "
+            f"left out: {counted(result.no_area, 'prediction')} that "
             f"{'does' if result.no_area == 1 else 'do'} not tell what area was mapped"
         )
     if result.skipped:
         progress.warn(f"lines of {result.ledger} left out, as no records: {result.skipped}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import traceback
 from dataclasses import asdict, dataclass
 
@@ -10,6 +11,8 @@ from typer.exceptions import TyperException
 
 from eosfm_cli.commands.console import stderr, write_json
 from eosfm_cli.errors import EosfmError, ExitCode, Interrupted, is_out_of_memory
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,13 @@ def _words(error: BaseException) -> tuple[str, str | None, int]:
             f"The work does not fit into memory ({_first_line(error)}).",
             "Lower --batch-size, or the tiles: --set tile.size=128",
             ExitCode.MEMORY,
+        )
+    if isinstance(error, OSError) and error.errno in _FULL:
+        where = error.filename or "The output"
+        return (
+            f"{where} cannot be written: {error.strerror}.",
+            "Free some space, or write somewhere else.",
+            ExitCode.FAILURE,
         )
     return (
         f"{type(error).__name__}: {_first_line(error)}",

@@ -94,4 +94,4 @@ def three(value: float) -> str:
         return "<0.001"
     if abs(value) >= 100:
         return f"{value:.0f}"
-    return f"{value:#.3g}"
+    return f"{value:#.3g}".rstrip(".")

@@ -71,12 +71,20 @@ RecipeOrRun = Annotated[
         autocompletion=recipe_names,
     ),
 ]
+
+
+def _once(given: list[str] | None) -> list[str] | None:
+    """What is named twice is meant once."""
+    return given and list(dict.fromkeys(given))
+
+
 RecipeNames = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="RECIPE",
         help="Recipes' names (`eosfm recipes list`) or YAML files.",
         show_default=False,
+        callback=_once,
         autocompletion=recipe_names,
     ),
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from eosfm_cli.commands import figures
 from eosfm_cli.commands.console import ConsoleProgress, write_json, write_table
+from eosfm_cli.words import counted
 
 if TYPE_CHECKING:
     from eosfm_cli.results import Cost, PhasePlan, WorkPlan
@@ -67,14 +68,14 @@ def _about(figure: str) -> str:
 
 def _phase(phase: PhasePlan) -> list[list[str | None]]:
     parameters, trainable = figures.count(phase.parameters), figures.count(phase.trainable)
-    epochs = "once" if phase.stored_bytes else f"{phase.epochs} epochs"
+    epochs = "once" if phase.stored_bytes else counted(phase.epochs, "epoch")
     what = (
         f"{figures.size(phase.stored_bytes)} of features"
         if phase.stored_bytes
         else f"{parameters} parameters, {trainable} of them trainable"
     )
     return [
-        [phase.name, f"{epochs}, {phase.steps} steps of {phase.step_seconds:.2g} s"],
+        [phase.name, f"{epochs}, {counted(phase.steps, 'step')} of {phase.step_seconds:.2g} s"],
         ["", what],
         ["", f"about {figures.duration(phase.seconds)}"],
     ]

@@ -10,6 +10,7 @@ import typer
 from eosfm_cli.commands import figures, options
 from eosfm_cli.commands.console import ConsoleProgress, next_command, write_json, write_table
 from eosfm_cli.commands.options import CHOICES, DATA, example, new_app
+from eosfm_cli.words import counted
 
 if TYPE_CHECKING:
     from eosfm_cli.results import RankResult, RankRow
@@ -81,7 +82,8 @@ def _show(result: RankResult) -> None:
     write_table(columns, [_cells(row) for row in result.rows])
     train, val = result.tiles["train"], result.tiles["val"]
     ConsoleProgress().say(
-        f"linear probes fitted on {train} training tiles, scored on {val} validation tiles"
+        f"linear probes fitted on {counted(train, 'training tile')}, scored on "
+        f"{counted(val, 'validation tile')}"
         f"{f' in cells of {result.cell} pixels' if result.cell else ''}, in "
         f"{figures.duration(result.cost.seconds)}"
     )

@@ -17,6 +17,7 @@ from eosfm_cli.commands.console import (
     write_table,
 )
 from eosfm_cli.commands.options import example, new_app
+from eosfm_cli.words import counted
 
 if TYPE_CHECKING:
     from eosfm_cli.results import RunRow, RunsResult
@@ -63,7 +64,7 @@ def runs(
         _say_none(root, filtered=kind is not None or state is not None)
     if result.left_out:
         ConsoleProgress().say(
-            f"{result.left_out} older ones: --limit {len(result.rows) + result.left_out}"
+            f"{counted(result.left_out, 'older one')}: --limit {len(result.rows) + result.left_out}"
         )
     if result.resume:
         next_command(result.resume)

@@ -19,6 +19,7 @@ from eosfm_cli.commands.console import (
 )
 from eosfm_cli.errors import ExitCode, Interrupted, UsageError
 from eosfm_cli.results import to_json
+from eosfm_cli.words import counted
 
 if TYPE_CHECKING:
     from eosfm_cli.budget import Budget
@@ -139,7 +140,7 @@ def _fit(
     as_json: bool,
 ) -> None:
     count = len(begun.titles)
-    progress.say(f"sweep: {count} combinations: {'; '.join(begun.titles)}")
+    progress.say(f"sweep: {counted(count, 'combination')}: {'; '.join(begun.titles)}")
     stopped: Interrupted | None = None
     try:
         begun.fit(data_root=data_root, progress=progress, explain=_explain, budget=budget)

@@ -33,6 +33,7 @@ from eosfm_cli.manifest import (
 )
 from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.run_dir import now, replacing
+from eosfm_cli.words import counted
 
 _SEED_SUFFIXES = {".pth", ".pt"}
 _DAMAGED = "Copy or export it again; it may be cut short or damaged."
@@ -239,7 +240,9 @@ def _specialist(info: SpecialistInfo, state: Mapping[str, Any], path: Path) -> S
                 + (f" Did you mean {near!r}?" if near else "")
             )
     if info.bands is not None and len(info.bands) != found:
-        raise BundleError(f"{who} names {len(info.bands)} bands and takes {found} channels.")
+        raise BundleError(
+            f"{who} names {counted(len(info.bands), 'band')} and takes {counted(found, 'channel')}."
+        )
     known = info.model_copy(update={"parameters": parameters})
     return Specialist(known, weights)
 

@@ -27,6 +27,7 @@ from eosfm_cli.ensemble.specialist import Specialist, build_backbone, parameter_
 from eosfm_cli.errors import BundleError, EosfmError, UsageError
 from eosfm_cli.manifest import SpecialistInfo
 from eosfm_cli.recipe import Recipe
+from eosfm_cli.words import counted
 
 # --------------------------------------------------------------------------- reading safely
 
@@ -409,7 +410,7 @@ def fit_state(
     found = _channels(own.get(stem))
     if in_chans is not None and found not in (None, in_chans):
         raise BundleError(
-            f"{who} is said to take {in_chans} channels; its first convolution ({stem}) "
+            f"{who} is said to take {counted(in_chans, 'channel')}; its first convolution ({stem}) "
             f"takes {found}."
         )
     architecture = _architecture(backbone, found or in_chans or 3)
@@ -575,7 +576,8 @@ def _whole_number(value: object) -> int | None:
 def _from_recipe(recipe: Recipe, in_chans: int, path: Path) -> dict[str, Any]:
     if len(recipe.bands) != in_chans:
         raise BundleError(
-            f"{path} takes {in_chans} channels, its recipe has {len(recipe.bands)} bands "
+            f"{path} takes {counted(in_chans, 'channel')}, its recipe has "
+            f"{counted(len(recipe.bands), 'band')} "
             f"({', '.join(recipe.bands)})."
         )
     return {

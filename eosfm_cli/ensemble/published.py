@@ -26,6 +26,7 @@ from eosfm_cli.ensemble.specialist import Specialist
 from eosfm_cli.errors import BundleError, UsageError
 from eosfm_cli.manifest import EncoderInfo
 from eosfm_cli.recipe import Adapt, Fusion, Selection
+from eosfm_cli.words import counted
 
 Files = str | PathLike[str] | Sequence[str | PathLike[str]] | Sequence[tuple[Any, ...]]
 SPARSITY = 0.05
@@ -142,7 +143,8 @@ class EosFM(EnsembleEncoder):
         usable = len(self.names) - len(self.left_out)
         if top_k > usable:
             warnings.warn(
-                f"max_encoders is {top_k}, and {usable} specialists can run: all are kept.",
+                f"max_encoders is {top_k}, and {counted(usable, 'specialist')} can run: "
+                "all are kept.",
                 stacklevel=3,
             )
         if mode == "topk":

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from eosfm_cli.bands import Bands, View, band_name, named, nearest_word
 from eosfm_cli.errors import BundleError, UsageError
+from eosfm_cli.words import counted
 
 ENTRY_POINTS = "eosfm.strategies"
 _SIZE = 8
@@ -230,7 +231,7 @@ def _adapted(strategy: type[BandAdaptationStrategy], x: Tensor, required: int) -
         found = strategy().adapt(x)
     except Exception as error:  # a user's code raises anything
         raise UsageError(
-            f"Strategy {strategy.__name__} fails on {x.shape[1]} bands: {_blame(error)}."
+            f"Strategy {strategy.__name__} fails on {counted(x.shape[1], 'band')}: {_blame(error)}."
         ) from error
     expected = (x.shape[0], required, *x.shape[2:])
     if not isinstance(found, Tensor) or tuple(found.shape) != expected:

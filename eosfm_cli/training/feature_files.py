@@ -29,8 +29,9 @@ import numpy as np
 from eosfm_cli.errors import DataError, OutputError
 from eosfm_cli.run_dir import write_text
 from eosfm_cli.training.feature_folder import entries as all_entries
-from eosfm_cli.training.feature_folder import free_bytes, gigabytes
+from eosfm_cli.training.feature_folder import free_bytes
 from eosfm_cli.training.stored_features import Layout
+from eosfm_cli.words import amount
 
 try:
     import fcntl
@@ -363,9 +364,9 @@ def make_room(folder: Path, wanted: int, most: int, keep: Collection[Path]) -> s
 def _lack(folder: Path, total: int, wanted: int, most: int, gain: int = 0) -> str | None:
     """Why there is no room, if there is none once so many bytes more are free."""
     if total - gain > most:
-        return f"they would take {gigabytes(total - gain)} of --cache-size {gigabytes(most)}"
+        return f"they would take {amount(total - gain)} of --cache-size {amount(most)}"
     if free_bytes(folder) + gain < wanted + _RESERVE:
-        return f"{gigabytes(wanted)} do not fit on the disk of {folder}"
+        return f"{amount(wanted)} do not fit on the disk of {folder}"
     return None
 
 

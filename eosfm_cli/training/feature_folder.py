@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from eosfm_cli.results import Finding
+from eosfm_cli.words import amount
 
 
 def user_folder() -> Path:
@@ -33,14 +34,9 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
 
 
-def gigabytes(count: int) -> str:
-    """Bytes in the user's words."""
-    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
-
-
 def stored() -> Iterator[Finding]:
     """How much the stored features take."""
     folder = user_folder()
     sizes = [size for _, size, _ in entries(folder)]
-    text = f"{gigabytes(sum(sizes))} in {folder}" if sizes else f"none stored yet in {folder}"
+    text = f"{amount(sum(sizes))} in {folder}" if sizes else f"none stored yet in {folder}"
     yield Finding("ok", text)

@@ -24,12 +24,13 @@ from eosfm_cli.training.feature_files import (
     StoreError,
     make_room,
 )
-from eosfm_cli.training.feature_folder import gigabytes, user_folder
+from eosfm_cli.training.feature_folder import user_folder
 from eosfm_cli.training.feature_key import joined, tiles_key, view_keys
 from eosfm_cli.training.feature_memory import MemoryEntry
 from eosfm_cli.training.health import memory_in_bytes
 from eosfm_cli.training.stored_features import Blank, Rows, StoredTiles
 from eosfm_cli.training.trainer import memory_errors
+from eosfm_cli.words import amount
 
 _DISK, _MEMORY = 3e8, 2e9
 """Bytes a second that are read at least: from a disk, and of what the system keeps in memory."""
@@ -421,7 +422,7 @@ class FeatureStore:
             if not parts[number].entry.exists():
                 parts[number].entry.begin(estimate.facts[number])
         self._say_once(
-            f"features of {_splits(parts)} take {gigabytes(estimate.total)} in {self._place}; "
+            f"features of {_splits(parts)} take {amount(estimate.total)} in {self._place}; "
             f"computing them takes about {max(1, round(estimate.seconds))} s, once"
             + (f" instead of in each of {self.passes} epochs" if not self._in_use else "")
         )
@@ -434,14 +435,14 @@ class FeatureStore:
             if self.passes < 2:
                 return "they would be used once only"
             if estimate.lacking / speed > estimate.seconds:
-                return f"reading {gigabytes(estimate.lacking)} would take longer"
+                return f"reading {amount(estimate.lacking)} would take longer"
         if estimate.total > self.most_bytes:
-            most = f"{gigabytes(self.most_bytes)} (--cache-size)"
+            most = f"{amount(self.most_bytes)} (--cache-size)"
         elif self.cache == "memory" and estimate.total > memory:
-            most = f"{gigabytes(memory)}, half of the memory that is free"
+            most = f"{amount(memory)}, half of the memory that is free"
         else:
             return None
-        return f"{gigabytes(estimate.total)} do not fit into {most}"
+        return f"{amount(estimate.total)} do not fit into {most}"
 
     def _say_waiting(self) -> None:
         self._say_once("another run computes the same features: this one waits for them")

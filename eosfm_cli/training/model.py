@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from eosfm_cli.bands import nearest_word
 from eosfm_cli.ensemble.bundle import read_model
 from eosfm_cli.ensemble.encoder import EnsembleEncoder
 from eosfm_cli.ensemble.precision import HALF, halve
-from eosfm_cli.errors import BundleError, UsageError
+from eosfm_cli.errors import BundleError, EosfmError, UsageError
 from eosfm_cli.manifest import DecoderInfo, ModelManifest
 from eosfm_cli.precision import Precision
 from eosfm_cli.recipe import Pooling, Recipe, Task, TrainingSpec
@@ -53,11 +55,33 @@ def choose_decoder(recipe: Recipe, spec: TrainingSpec) -> DecoderInfo:
         ) from None
     arguments, missing = _decoder_arguments(found, spec)
     if missing:
-        raise UsageError(
-            f"{name} cannot be built from a recipe: it also needs {', '.join(missing)}.",
-            hint="UperNetDecoder and FCNDecoder make maps, IdentityDecoder tells classes.",
-        )
+        raise _unfit_decoder(name, f"it also needs {', '.join(missing)}.")
     return DecoderInfo(name=name, arguments=arguments)
+
+
+@contextmanager
+def decoder_errors(chosen: str | None) -> Iterator[None]:
+    """While a model is built, have a decoder that does not fit the encoder say so.
+
+    Args:
+        chosen: The decoder that a recipe names; `None` where it is left to us.
+
+    Raises:
+        UsageError: The decoder cannot be built on this encoder.
+    """
+    try:
+        yield
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if chosen is None or isinstance(error, EosfmError):
+            raise
+        raise _unfit_decoder(chosen, str(error)) from error
+
+
+def _unfit_decoder(name: str, why: str) -> UsageError:
+    return UsageError(
+        f"{name} cannot be built from a recipe: {why}",
+        hint="UperNetDecoder and FCNDecoder make maps, IdentityDecoder tells classes.",
+    )
 
 
 def _decoder_arguments(

@@ -264,6 +264,16 @@ def _options(recipe: Recipe, spec: TrainingSpec, *, epochs: int) -> dict[str, An
     }
 
 
+def metrics_on_test(recipe: Recipe) -> MetricCollection:
+    """What a recipe's task is measured by on its test split, as TerraTorch has it."""
+    task = _TASKS[recipe.task](
+        model=nn.Identity(),
+        model_args=outputs(len(recipe.classes)),
+        **_options(recipe, recipe.fit, epochs=1),
+    )
+    return task.test_metrics[0]
+
+
 def label_options(recipe: Recipe) -> dict[str, Any]:
     """What TerraTorch's tasks want to know of the labels."""
     if recipe.task == "regression":

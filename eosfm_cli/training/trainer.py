@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import warnings
@@ -207,8 +208,10 @@ class WholeFiles(TorchCheckpointIO):
         storage_options: object | None = None,
     ) -> None:
         """Write beside the final name, then rename."""
+        content = io.BytesIO()  # torch, writing to disk itself, does not say why it cannot
+        torch.save(checkpoint, content)
         with replacing(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+            temporary.write_bytes(content.getbuffer())
 
 
 def _move(state: dict[str, Any], folder: Path) -> None:

@@ -23,6 +23,8 @@ from eosfm_cli.results import (
     lower_is_better,
 )
 from eosfm_cli.run_dir import COMMANDS, RunDir, completed_runs, newest_first, newest_fit, write_csv
+from eosfm_cli.sweeps import refuse_sweep
+from eosfm_cli.words import counted
 from eosfm_cli.workflows.resuming import dotted
 
 _SAME_RESULT = (
@@ -115,6 +117,7 @@ def _folder(given: str) -> RunDir | None:
     path = Path(given)
     if path.is_file():
         path = path.parent
+    refuse_sweep(path, "compare")
     return RunDir(path) if path.is_dir() and (path / "summary.json").exists() else None
 
 
@@ -259,7 +262,7 @@ def _name_tests(fits: Iterable[_Fit]) -> dict[str, str]:
     """Test split -> what to call it; the newest fit's first."""
     names: dict[str, str] = {}
     for fit in fits:
-        tiles = "" if fit.test_tiles is None else f", {fit.test_tiles} tiles"
+        tiles = "" if fit.test_tiles is None else f", {counted(fit.test_tiles, 'tile')}"
         name, number = f"{fit.recipe.name}{tiles}", 2
         while fit.test_key not in names and name in names.values():
             name, number = f"{fit.recipe.name}{tiles} ({number})", number + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import yaml
 
+from eosfm_cli.words import counted
 from eosfm_cli.workflows.emissions import EmissionsResult
 
 _PARTS = {"cpu": "processor", "gpu": "GPU", "ram": "memory"}
@@ -30,7 +31,7 @@ def _sentences(result: EmissionsResult) -> str:
     total = result.total
     runs = sum(row.runs for row in result.rows)
     said = [
-        f"{runs} stage{'' if runs == 1 else 's'} of computing took {total.seconds / 3600:.3g} h "
+        f"{counted(runs, 'stage')} of computing took {total.seconds / 3600:.3g} h "
         f"and {total.energy_kwh:.3g} kWh of electricity, which caused "
         f"{1000 * total.emissions_kg:.3g} g CO₂eq.",
         *_where(result),
@@ -42,8 +43,9 @@ def _sentences(result: EmissionsResult) -> str:
 
 def _where(result: EmissionsResult) -> list[str]:
     hardware = [f"It ran on {'; '.join(result.hardware)}."] if result.hardware else []
-    counted = "; ".join(result.intensities)
-    return [*hardware, *([f"Electricity was counted at {counted}."] if counted else [])]
+    intensities = "; ".join(result.intensities)
+    electricity = [f"Electricity was counted at {intensities}."] if intensities else []
+    return [*hardware, *electricity]
 
 
 def _how(result: EmissionsResult) -> list[str]:
@@ -75,8 +77,9 @@ def _building(result: EmissionsResult) -> str:
 
 def _missing(result: EmissionsResult) -> list[str]:
     unmeasured = sum(result.unmeasured.values())
+    have = "has" if unmeasured == 1 else "have"
     return [
-        *([f"{unmeasured} of the stages have no figures of energy."] if unmeasured else []),
+        *([f"{unmeasured} of the stages {have} no figures of energy."] if unmeasured else []),
         *(
             [
                 f"{result.side_by_side} stages ran side by side, and each counts all of the "

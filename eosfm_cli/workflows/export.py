@@ -26,6 +26,7 @@ from eosfm_cli.progress import Progress, Silent
 from eosfm_cli.recipe import Recipe, load_recipe
 from eosfm_cli.results import ExportResult
 from eosfm_cli.run_dir import RunDir, completed_runs, newest_first
+from eosfm_cli.words import counted
 from eosfm_cli.workflows.card import check_card, write_ensemble_card
 
 _TRAIN_FIRST = "Train one first: eosfm train-specialist RECIPE"
@@ -130,7 +131,8 @@ def _refuse_an_input(output: Path, candidates: Iterable[_Candidate]) -> None:
 
 def _described(specialist: Specialist) -> str:
     info = specialist.info
-    bands = ", ".join(info.bands) if info.bands else f"{info.in_chans} channels, bands not known"
+    unnamed = f"{counted(info.in_chans, 'channel')}, bands not known"
+    bands = ", ".join(info.bands) if info.bands else unnamed
     return f"{info.name}: {info.backbone}, {bands} (from {info.source or info.run})"
 
 

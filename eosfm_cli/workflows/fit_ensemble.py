@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from torch import nn
+from torch import nn, random
 
 from eosfm_cli import __version__
 from eosfm_cli.bands import Plan
@@ -34,7 +34,7 @@ from eosfm_cli.run_dir import RunDir, check_makeable, now
 from eosfm_cli.training.callbacks import read_history
 from eosfm_cli.training.feature_store import FeatureStore
 from eosfm_cli.training.fit_data import FitData
-from eosfm_cli.training.model import build_model, choose_decoder, start_from
+from eosfm_cli.training.model import build_model, choose_decoder, decoder_errors, start_from
 from eosfm_cli.training.plots import draw_selection
 from eosfm_cli.training.pooled_features import takes_means_only
 from eosfm_cli.training.probe import SAMPLES, probe
@@ -51,6 +51,7 @@ from eosfm_cli.training.trainer import (
     measure_best,
     seed_everything,
 )
+from eosfm_cli.words import counted
 from eosfm_cli.workflows.encoders import Encoders, find_encoders
 from eosfm_cli.workflows.running import Running, open_run, with_power
 
@@ -93,7 +94,8 @@ def fit_ensemble(
     check_makeable(root)
     ready = _prepare(recipe, root, data_root, progress, strict)
     recipe, data, encoders = ready.recipe, ready.data, ready.encoders
-    encoder = ready.encoder()  # what does not go together fails before there is a run
+    encoder = ready.encoder()
+    ready.check(encoder)
     facts = {**data.facts, "ensemble": fingerprint(encoders.specialists)}
     with open_run(
         "fit",
@@ -226,15 +228,25 @@ class _Ready:
 
     def task(self, encoder: EnsembleEncoder, epochs: int) -> LightningModule:
         """A task that trains what stands on an encoder."""
-        model = build_model(
-            encoder,
-            task=self.recipe.task,
-            decoder=self.decoder,
-            classes=len(self.recipe.classes),
-            pooling=self.recipe.pooling,
-        )
+        with decoder_errors(self.recipe.fit.decoder):
+            model = build_model(
+                encoder,
+                task=self.recipe.task,
+                decoder=self.decoder,
+                classes=len(self.recipe.classes),
+                pooling=self.recipe.pooling,
+            )
         start_from(model, self.data.target_mean)
         return build_fit_task(self.recipe, model, epochs=epochs)
+
+    def check(self, encoder: EnsembleEncoder) -> None:
+        """Build a model and drop it, so that what does not go together fails before there is a run.
+
+        Raises:
+            UsageError: The decoder does not fit the encoder.
+        """
+        with random.fork_rng(devices=[]):
+            self.task(encoder, epochs=1)
 
     def rehearse(
         self, phase: str, encoder: EnsembleEncoder, data: TileDataModule, epochs: int
@@ -275,7 +287,7 @@ def _check_top_k(top_k: int | None, usable: int, progress: Progress, *, strict: 
     if top_k is None or top_k < usable:
         return top_k
     if top_k > usable:
-        message = f"--top-k {top_k} is more than the {usable} usable specialists"
+        message = f"--top-k {top_k} is more than the {counted(usable, 'usable specialist')}"
         if strict:
             raise UsageError(
                 f"{message}.", hint=f"Ask for at most {usable}, or leave --strict out."

@@ -35,6 +35,7 @@ from eosfm_cli.recipe import MAP_TASKS
 from eosfm_cli.results import Cost, LabelledImage, LabelResult
 from eosfm_cli.run_dir import write_csv, write_text
 from eosfm_cli.tiling import offsets
+from eosfm_cli.words import counted
 from eosfm_cli.workflows.fitted import choose_model, tell_plan
 from eosfm_cli.workflows.map_files import refuse_to_replace
 from eosfm_cli.workflows.ready_model import load_scorer
@@ -250,7 +251,8 @@ def _leave_out(image: _Image, error: DataError, progress: Progress) -> None:
 def _refuse_none(images: Sequence[_Image]) -> None:
     if all(image.error is not None for image in images):
         raise DataError(
-            f"None of {len(images)} images can be labelled.", hint=f"The first: {images[0].error}"
+            f"None of {counted(len(images), 'image')} can be labelled.",
+            hint=f"The first: {images[0].error}",
         )
 
 

@@ -15,9 +15,9 @@ from eosfm_cli.raster.grid import Grid
 from eosfm_cli.raster.inputs import SceneInput
 from eosfm_cli.raster.products import Product
 from eosfm_cli.raster.spool import begun
+from eosfm_cli.words import amount
 
 _TIFF = (".tif", ".tiff")
-_GB = 10**9
 
 
 @dataclass(frozen=True)
@@ -214,13 +214,13 @@ def refuse_full_disk(files: MapFiles, grid: Grid, needed: int) -> None:
     if needed > total:
         raise RasterError(
             f"{files.scene.name} declares {grid.width:,} × {grid.height:,} pixels: mapping it may "
-            f"take {needed / _GB:,.0f} GB, and the disk of {place} holds {total / _GB:,.0f} GB.",
+            f"take {amount(needed)}, and the disk of {place} holds {amount(total)}.",
             hint="If that is its size, map it by parts with --bbox; else its header is damaged.",
         )
     left = sum(p.stat().st_size for p in files.folder.glob("*")) if files.are_begun else 0
     if needed - left > free:
         raise OutputError(
-            f"{place} has {free / _GB:,.1f} GB left; mapping {files.scene.name} may take "
-            f"{needed / _GB:,.1f} GB there.",
+            f"{place} has {amount(free)} left; mapping {files.scene.name} may take "
+            f"{amount(needed)} there.",
             hint="Make room, or choose another place with --output.",
         )

@@ -257,7 +257,8 @@ def _telling_how_to_go_on(
         yield
     except (Interrupted, KeyboardInterrupt):
         done = sum(outcome.state in ("mapped", "there") for outcome in outcomes)
-        scenes = "" if run.alone else f"{done} of {len(work)} scenes are mapped. "
+        are = "is" if done == 1 else "are"
+        scenes = "" if run.alone else f"{done} of {len(work)} scenes {are} mapped. "
         if done or any(files.are_begun for files in work):
             run.progress.say(f"{scenes}Go on with the same command and --resume{instead}.")
         raise

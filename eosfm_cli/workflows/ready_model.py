@@ -23,6 +23,7 @@ from eosfm_cli.raster.windows import (
     plan_windows,
     window_size,
 )
+from eosfm_cli.words import counted
 
 if TYPE_CHECKING:
     from eosfm_cli.training.model import FittedModel
@@ -71,7 +72,9 @@ def load_scorer(
         _disagreeing(fitted) if disagreement else fitted.module,
         where,
         batch_size,
-        lambda size: progress.warn(f"Memory ran out; going on with {size} windows at once."),
+        lambda size: progress.warn(
+            f"Memory ran out; going on with {counted(size, 'window')} at once."
+        ),
         fitted.manifest.task,
         disagreement=disagreement,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from eosfm_cli.errors import UsageError
 from eosfm_cli.recipe import Recipe, load_recipe
 from eosfm_cli.run_dir import COMMANDS, Kind, RunDir, leads
+from eosfm_cli.sweeps import refuse_sweep
 
 _FREE = {"dataset.root", "training.workers", "fit.workers", "fit.cache", "fit.cache_size"}
 """Where data and features are and how many processes read them changes no result."""
@@ -43,6 +44,7 @@ def unfinished_run(path: Path, kind: Kind) -> RunDir:
         UsageError: It is no run of this kind, is finished, or another process works in it.
     """
     run = RunDir(path)
+    refuse_sweep(path, COMMANDS[kind])
     summary = run.read_summary()
     if not path.is_dir() or "state" not in summary or summary.get("kind") not in COMMANDS:
         problem = "it is no run folder" if path.exists() else "there is no such folder"

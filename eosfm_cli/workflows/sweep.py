@@ -138,9 +138,10 @@ def start_sweep(
         asked = axes["top_k"]
         taken = at_most(asked, usable, strict=strict)
         if too_many := [k for k, used in zip(asked, taken, strict=True) if k and used is None]:
-            progress.say(
-                f"top-k {', '.join(map(str, too_many))}: all {usable} usable specialists are kept"
-            )
+            everybody = f"all {usable} usable specialists are"
+            if usable == 1:
+                everybody = "the only usable specialist is"
+            progress.say(f"top-k {', '.join(map(str, too_many))}: {everybody} kept")
         combinations = plan_sweep(name, {**axes, "top_k": taken}, overrides)
     keys = varying([one.settings for one in combinations])
     shown = tuple(key for key in keys if key in axes)

@@ -17,7 +17,7 @@ from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe
 from eosfm_cli.results import TrainResult, WorkPlan
 from eosfm_cli.run_dir import RunDir, check_makeable
-from eosfm_cli.training.model import choose_decoder, start_from
+from eosfm_cli.training.model import choose_decoder, decoder_errors, start_from
 from eosfm_cli.training.rehearsal import describe_plan, rehearse
 from eosfm_cli.training.task import build_specialist_task
 from eosfm_cli.training.trainer import (
@@ -142,5 +142,6 @@ def _build_task(recipe: Recipe, decoder: DecoderInfo, *, started: bool) -> Light
         training = recipe.training.model_copy(update={"pretrained": False})
         recipe = recipe.model_copy(update={"training": training})
     arguments = {f"decoder_{key}": value for key, value in decoder.arguments.items()}
-    with hub_errors(recipe.training.backbone) if recipe.training.pretrained else nullcontext():
+    fetching = hub_errors(recipe.training.backbone) if recipe.training.pretrained else nullcontext()
+    with decoder_errors(recipe.training.decoder), fetching:
         return build_specialist_task(recipe, {"decoder": decoder.name, **arguments})

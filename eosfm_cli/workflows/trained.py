@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,13 @@ from torch import nn
 
 from eosfm_cli.bands import nearest_word
 from eosfm_cli.ensemble.checkpoint import mapping, read_plain
-from eosfm_cli.errors import BundleError, DataError, UsageError
+from eosfm_cli.errors import BundleError, DataError, RecipeError, UsageError
 from eosfm_cli.lightning_yaml import is_lightning_yaml, read_lightning_yaml, with_options
 from eosfm_cli.manifest import ModelManifest, read_manifest
 from eosfm_cli.progress import Progress
 from eosfm_cli.recipe import Recipe, load_recipe
 from eosfm_cli.run_dir import Kind, RunDir, completed_runs, newest_first
+from eosfm_cli.sweeps import refuse_sweep
 from eosfm_cli.training.lightning_config import build_described
 from eosfm_cli.training.model import Logits, choose_decoder, load_model
 from eosfm_cli.training.task import build_specialist_task
@@ -25,53 +27,107 @@ from eosfm_cli.workflows.fitted import tell_plan
 
 @dataclass(frozen=True)
 class Trained:
-    """A run that has something to measure."""
+    """A run, or a model of one, that can be measured."""
 
     run: RunDir
+    """For a model outside of any run, the folder that it lies in."""
     kind: Kind
     recipe: Recipe
     """What it was trained or fitted on."""
+    data: str
+    """The recipe of its data: a name, or the path of a file."""
+    model: Path | None = None
+    """The file of a fitted model."""
+
+    @property
+    def is_the_runs(self) -> bool:
+        """Whether this is what the run itself left, and no other file beside it or elsewhere."""
+        return self.model in (None, self.run.model) and self.run.config.is_file()
+
+    @property
+    def subject(self) -> Path:
+        """The run's folder, or the model's file."""
+        return self.model if self.model is not None and not self.is_the_runs else self.run.path
 
 
-def find_trained(given: str | None, root: Path, progress: Progress) -> Trained:
-    """Find the run that is meant, and say which it is.
+def find_trained(given: str | None, root: Path, data: str | None, progress: Progress) -> Trained:
+    """Find the run or model that is meant, and say which it is.
 
     Args:
-        given: Its folder, its model file, or the name of a specialist or recipe (its newest
+        given: A run's folder, a model file, or the name of a specialist or recipe (its newest
             completed run); the newest completed run of all if not given.
         root: The experiments folder.
+        data: The recipe of other data, which tells a model outside of its run what to be measured
+            on.
         progress: Told which run is taken.
 
     Raises:
         DataError: There is no such run, it has no weights yet, or no recipe describes its data.
+        BundleError: The file is damaged, or an ensemble that nobody has fitted.
+        UsageError: It is the folder of a sweep.
     """
-    run = _newest(root) if given is None else _named(given, root)
-    kind = _kind(run)
+    run, model = (_newest(root), None) if given is None else _named(given, root)
+    kind: Kind = "fit" if model else _kind(run)
+    trained = _fitted(run, model or run.model, data) if kind == "fit" else _specialist(run)
+    what = _what(trained) + (", newest run" if given is None else "")
+    progress.say(f"evaluating: {trained.subject} ({what}): {trained.recipe.title}")
+    if trained.is_the_runs and run.state != "completed":
+        progress.warn(f"this run is not finished ({run.state or 'it does not say how it ended'})")
+    return trained
+
+
+def _what(trained: Trained) -> str:
+    if trained.model is None:
+        return f"specialist, {_checkpoint(trained.run).stem} epoch"
+    gone = read_manifest(trained.model).left_out
+    return "fitted model" + (f", pruned: without {', '.join(gone)}" if gone else "")
+
+
+def _specialist(run: RunDir) -> Trained:
     if not run.config.is_file():
         raise DataError(
             f"{run.path} has no {run.config.name}, which says what it was trained on.",
             hint="Name a run folder below experiments/train or experiments/fit.",
         )
-    recipe = _trained_on(run, kind)
-    what = "fitted model" if kind == "fit" else f"specialist, {_checkpoint(run).stem} epoch"
-    how = ", newest run" if given is None else ""
-    progress.say(f"evaluating: {run.path} ({what}{how}): {recipe.title}")
-    if run.state != "completed":
-        progress.warn(f"this run is not finished ({run.state or 'it does not say how it ended'})")
-    return Trained(run, kind, recipe)
+    _refuse_unknown_data(run)
+    data = str(run_recipe_file(run))
+    return Trained(run, "train", load_recipe(data), data)
 
 
-def _trained_on(run: RunDir, kind: Kind) -> Recipe:
-    """The run's recipe; what a fit's model file says of itself comes first."""
-    if kind == "train":
-        _refuse_unknown_data(run)
-        return load_recipe(str(run_recipe_file(run)))
-    manifest = read_manifest(run.model)
+def _fitted(run: RunDir, model: Path, data: str | None) -> Trained:
+    """A fitted model; what its file says of itself comes before what a recipe says."""
+    manifest = read_manifest(model)
     if not isinstance(manifest, ModelManifest):
-        raise BundleError(f"{run.model} is an ensemble of specialists, no fitted model.")
-    made_with = {"bands": manifest.bands, "statistics": manifest.statistics}
-    recipe = load_recipe(str(run.config))
-    return recipe.model_copy(update={**made_with, "classes": manifest.classes})
+        raise BundleError(
+            f"{model} is an ensemble of specialists, no fitted model.",
+            hint=f"Fit it to a task first: eosfm fit-ensemble RECIPE --ensemble "
+            f"{shlex.quote(str(model))}",
+        )
+    recipe, data = _data_of(run, model, manifest, data)
+    own = ("title", "task", "bands", "statistics", "classes", "target", "pooling")
+    made_with = {"name": manifest.recipe, **{key: getattr(manifest, key) for key in own}}
+    return Trained(run, "fit", recipe.model_copy(update=made_with), data, model)
+
+
+def _data_of(
+    run: RunDir, model: Path, manifest: ModelManifest, data: str | None
+) -> tuple[Recipe, str]:
+    """The recipe of the run that a model lies in; elsewhere the one named, or its own by name."""
+    if run.config.is_file():
+        recipe = load_recipe(str(run.config))
+        if model == run.model or recipe.name == manifest.recipe:
+            return recipe, str(run.config)
+    found = data or manifest.recipe
+    try:
+        return load_recipe(found), found
+    except RecipeError:
+        if data is not None:
+            raise
+        raise DataError(
+            f"{model} was fitted to {manifest.recipe!r}, and there is neither its run's "
+            f"{run.config.name} beside it nor a recipe of that name.",
+            hint="Name the recipe of the data to measure on: --recipe FILE.yaml",
+        ) from None
 
 
 def run_recipe_file(run: RunDir) -> Path:
@@ -98,19 +154,22 @@ def _newest(root: Path) -> RunDir:
     return found
 
 
-def _named(given: str, root: Path) -> RunDir:
+def _named(given: str, root: Path) -> tuple[RunDir, Path | None]:
+    """The run that is meant, and the file where one is named."""
     path = Path(given)
     if path.is_dir():
-        return RunDir(path)
+        refuse_sweep(path, "evaluate")
+        return RunDir(path), None
     if path.is_file():
-        run = RunDir(path.parent)
-        if path == run.model:
-            return run
+        if path.suffix.lower() == ".safetensors":
+            return RunDir(path.parent), path
         raise DataError(
             f"{path} is neither the model of a fit nor a run folder.",
             hint="Name a run folder. For a map name what is known too: "
             "eosfm evaluate MAP.tif --reference REFERENCE.tif",
         )
+    if path.suffix.lower() == ".safetensors":
+        raise DataError(f"There is no file {path}.", hint="`eosfm runs` lists the runs there are.")
     runs = newest_first([*completed_runs(root, "fit"), *completed_runs(root, "train")])
     names = {run.name: run for run in reversed(runs)}
     if given not in names:
@@ -119,7 +178,7 @@ def _named(given: str, root: Path) -> RunDir:
             f"There is no run {given!r}." + (f" Did you mean {near!r}?" if near else ""),
             hint="`eosfm runs` lists the runs there are.",
         )
-    return names[given]
+    return names[given], None
 
 
 def _kind(run: RunDir) -> Kind:
@@ -149,8 +208,8 @@ def load_trained(trained: Trained, progress: Progress) -> nn.Module:
     Raises:
         BundleError: Its weights are damaged, or do not fit its recipe.
     """
-    if trained.kind == "fit":
-        fitted = load_model(trained.run.model)
+    if trained.model is not None:
+        fitted = load_model(trained.model)
         tell_plan(fitted.manifest, progress)
         return fitted.module
     task, checkpoint = _task(trained), _checkpoint(trained.run)
