@@ -578,7 +578,7 @@ def test_a_run_that_stopped_early_has_no_epoch_left_when_it_is_resumed(
     found = only_run(here, "foreign")
     weights, before = found.last.read_bytes(), found.read_summary()["metrics"]
     found.write_summary(state="interrupted")  # as if while it was measured
-    for others in (["mini-rgb"], ["foreign.yaml", "foreign.yaml"]):
+    for others in (["mini-rgb"], ["foreign.yaml", "mini-rgb"]):
         _, err = run("train-specialist", "--resume", str(found.path), *others, code=2)
         assert "a run of one Lightning YAML" in err
     run("train-specialist", "--resume", str(found.path))

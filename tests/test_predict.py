@@ -156,7 +156,7 @@ def test_windows_leave_no_seams(tmp_path):
 
 
 def test_windows_are_larger_than_small_tiles(tmp_path):
-    values = levels(600, 700)
+    values = levels(900, 1000)
     result = run(write(tmp_path / "a.tif", values, **PLACED), tmp_path, window=None)
     assert result.windows == 4
     np.testing.assert_array_equal(read(result.output), values[0])
