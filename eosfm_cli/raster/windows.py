@@ -113,7 +113,7 @@ def plan_fitting_windows(height: int, width: int, size: int) -> WindowPlan:
     Of a scene of 2000 × 2000 pixels, windows of 736 compute 1.22 times as many pixels, those of 768
     1.33 times.
     """
-    nearby = range(round_up(size * 2 // 3, MULTIPLE), size * 9 // 8 + 1, MULTIPLE)
+    nearby = range(round_up(size * 2 // 3, MULTIPLE), size * 17 // 16 + 1, MULTIPLE)
     plans = [plan_windows(height, width, edge) for edge in (size, *nearby)]
     return min(plans, key=lambda plan: len(plan) * math.prod(plan.padded))
 

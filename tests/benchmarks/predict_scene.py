@@ -28,7 +28,7 @@ from pathlib import Path
 
 # What is heavy is imported where it is used: memory that a parent had counts as its children's.
 
-_SIDE = 512 + 3 * 448
+_SIDE = 768 + 2 * 704
 """A whole number of steps: else windows overlap more, which counts less the larger a scene is."""
 _MEMORY_SIDES = (2000, 6000, 12_000)
 _BLOCK = 512
