@@ -102,7 +102,8 @@ def energy_of_one_epoch() -> float:
 
 
 def test_a_training_stops_at_its_budget_and_can_be_gone_on_with(folder, capsys):
-    enough = Budget(max(1e-5, 5 * energy_of_one_epoch()))  # for an epoch, not for all of them
+    energy = max(1e-5, 5 * energy_of_one_epoch())  # for an epoch, not for all of them
+    enough = Budget(float(f"{energy:.3g}"))  # as an option says it, and twice as much
     endless = ["tiny-s1.yaml", "--epochs", "100000"]
     assert main(["train-specialist", *endless, *enough.options().split()]) == ExitCode.BUDGET
     streams = capsys.readouterr()

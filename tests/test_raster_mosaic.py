@@ -170,7 +170,7 @@ def test_fitting_windows_compute_no_more_than_those_of_the_size(height, width, s
     assert len(plan) * np.prod(plan.padded) <= len(usual) * np.prod(usual.padded)
     assert size * 2 // 3 <= plan.size <= size * 17 // 16
     if size == 768 and height == width > 768:
-        assert len(plan) * np.prod(plan.padded) < 1.5 * height * width
+        assert len(plan) * np.prod(plan.padded) < 1.7 * height * width
 
 
 @pytest.mark.parametrize(

@@ -86,11 +86,12 @@ class Residuals:
 
     def metrics(self) -> dict[str, float]:
         """The scores, by TerraTorch's names."""
-        _, absolute, squared, centred, centred_squared = self._sums / self.count
+        _, absolute, squared, centred, centred_squared = (self._sums / self.count).tolist()
         variance = centred_squared - centred**2
+        explained = 1 - squared / variance if variance > 0 else math.nan
         return {
             "RMSE": math.sqrt(squared),
-            "MSE": float(squared),
-            "MAE": float(absolute),
-            "R2_Score": float(1 - squared / variance) if variance > 0 else math.nan,
+            "MSE": squared,
+            "MAE": absolute,
+            "R2_Score": explained if math.isfinite(explained) else math.nan,
         }
