@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from eosfm_cli.carbon.meter import Meter
 from eosfm_cli.carbon.tracker import track
 from eosfm_cli.confusion import Confusion
 from eosfm_cli.data.labels import label_table
 from eosfm_cli.errors import RasterError, UsageError
-from eosfm_cli.progress import Progress
+from eosfm_cli.progress import Progress, Step
 from eosfm_cli.raster.colours import class_colours
 from eosfm_cli.raster.comparison import (
     ClassRaster,
     Deviation,
     Overlay,
+    Raster,
     ValueRaster,
     add_residuals,
     count_pairs,
@@ -30,8 +32,8 @@ from eosfm_cli.raster.comparison import (
     window_count,
 )
 from eosfm_cli.raster.legend import Legend, read_legend
-from eosfm_cli.recipe import MAP_TASKS, Recipe, TargetSpec, load_recipe
-from eosfm_cli.results import EvaluationResult
+from eosfm_cli.recipe import MAP_TASKS, Recipe, TargetSpec, Task, load_recipe
+from eosfm_cli.results import Cost, EvaluationResult
 from eosfm_cli.words import counted
 from eosfm_cli.workflows.evaluation import (
     Comparison,
@@ -88,25 +90,11 @@ def _compare_classes(
     with open_classes(map_) as target, _open_reference(reference, recipe) as known:
         prepare(products.folder)
         scheme = _scheme(target, known, recipe, progress)
-        with laid_over(known, target) as (aligned, how):
-            progress.say(how)
-            with (
-                track(root, command="evaluate", name=map_.name, progress=progress) as meter,
-                progress.step(f"comparing {map_.name}", window_count(target)) as step,
-            ):
-                overlay = count_pairs(target, aligned, step)
+        with _laid_over(known, target, root, progress) as (aligned, step, meter):
+            overlay = count_pairs(target, aligned, step)
     _refuse_nothing(map_, reference, found=bool(overlay.pairs))
     confusion, left_out = _tabulate(overlay, scheme, progress)
-    comparison = Comparison(
-        title=f"{map_.name} against {reference.name}",
-        subject=map_,
-        reference=str(reference),
-        split=None,
-        task="segmentation",
-        products=products,
-        left_out=left_out,
-        cost=meter.cost,
-    )
+    comparison = _comparison(map_, reference, "segmentation", products, left_out, meter.cost)
     colours = [scheme.colours.get(name, "#ffffff") for name in confusion.names]
     return conclude_classes(comparison, confusion, colours)
 
@@ -126,6 +114,41 @@ def _open_reference(path: Path, recipe: Recipe | None) -> AbstractContextManager
     if masks is None:
         return open_classes(path)
     return open_classes(path, band=masks.band, colours=masks.encoding == "colours")
+
+
+@contextmanager
+def _laid_over(
+    known: Raster, target: Raster, root: Path, progress: Progress
+) -> Iterator[tuple[Raster, Step, Meter]]:
+    """The reference on the map's grid, while the work of going over both is shown and measured."""
+    name = target.path.name
+    with laid_over(known, target) as (aligned, how):
+        progress.say(how)
+        with (
+            track(root, command="evaluate", name=name, progress=progress) as meter,
+            progress.step(f"comparing {name}", window_count(target)) as step,
+        ):
+            yield aligned, step, meter
+
+
+def _comparison(
+    map_: Path,
+    reference: Path,
+    task: Task,
+    products: Products,
+    left_out: dict[str, int],
+    cost: Cost,
+) -> Comparison:
+    return Comparison(
+        title=f"{map_.name} against {reference.name}",
+        subject=map_,
+        reference=str(reference),
+        split=None,
+        task=task,
+        products=products,
+        left_out=left_out,
+        cost=cost,
+    )
 
 
 def _refuse_nothing(map_: Path, reference: Path, *, found: bool) -> None:
@@ -150,27 +173,13 @@ def _compare_values(
     with open_values(map_) as target, _open_known(reference, recipe) as known:
         prepare(products.folder)
         quantity = _quantity(target, known, recipe, progress)
-        with laid_over(known, target) as (aligned, how):
-            progress.say(how)
-            with (
-                track(root, command="evaluate", name=map_.name, progress=progress) as meter,
-                progress.step(f"comparing {map_.name}", window_count(target)) as step,
-            ):
-                found = add_residuals(target, aligned, step)
+        with _laid_over(known, target, root, progress) as (aligned, step, meter):
+            found = add_residuals(target, aligned, step)
     residuals = found.residuals
     _refuse_nothing(map_, reference, found=residuals.count > 0)
     left_out = _named_reasons(found)
     _tell(left_out, residuals.count, progress)
-    comparison = Comparison(
-        title=f"{map_.name} against {reference.name}",
-        subject=map_,
-        reference=str(reference),
-        split=None,
-        task="regression",
-        products=products,
-        left_out=left_out,
-        cost=meter.cost,
-    )
+    comparison = _comparison(map_, reference, "regression", products, left_out, meter.cost)
     metrics = {**residuals.metrics(), "Bias": residuals.bias}
     return conclude_values(comparison, residuals, metrics, quantity)
 
